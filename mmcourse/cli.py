@@ -1,0 +1,228 @@
+"""The ``mmcourse`` command. Heavy imports stand inside the commands: help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="mmcourse",
+    help="A course on multimodal large models: run it, teach it, look after it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+hygiene = typer.Typer(help="Look after the notebooks: run, clean, check.")
+app.add_typer(hygiene, name="notebooks", no_args_is_help=True)
+
+Numbers = Annotated[
+    str | None, typer.Argument(help="Numbers such as 00,01; all if none.")
+]
+OUT = Path("build/notebooks")
+
+
+def main() -> None:
+    """Run the command; what goes wrong is one sentence and exit code 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from mmcourse.assets import AssetError
+        from mmcourse.notebooks import NotebookError
+        from mmcourse.slides import SlidesError
+
+        if not isinstance(error, AssetError | NotebookError | SlidesError):
+            raise
+        typer.secho(f"mmcourse: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: each line is ok or says the mend."""
+    from mmcourse.doctor import diagnose
+
+    table = _table("", "what", "found", "the mend")
+    checks = diagnose()
+    for check in checks:
+        mark = "[green]ok" if check.ok else "[red]no" if check.required else "[yellow]!"
+        table.add_row(mark, check.name, check.found, check.mend)
+    _print(table)
+    if any(check.required and not check.ok for check in checks):
+        typer.echo("The course can't run yet: mend the lines marked no, from the top.")
+        raise typer.Exit(1)
+    typer.echo("The course can run on this machine.")
+
+
+@app.command()
+def assets(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Some; all if none.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Show what is there.")] = False,
+    verify: Annotated[bool, typer.Option(help="Check contents; mend them.")] = False,
+    pack: Annotated[
+        Path | None, typer.Option(help="Pack all for a room without internet.")
+    ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Install from a packed room.")
+    ] = None,
+) -> None:
+    """Get the data and the pretrained weights."""
+    from mmcourse import assets as store
+
+    if list_:
+        _print(_asset_table(store.status()))
+    elif pack is not None:
+        typer.echo(f"packed {store.pack(pack)}")
+    elif from_ is not None:
+        typer.echo(f"{len(store.unpack_room(from_))} assets are in {store.root()}")
+    elif verify:
+        for name in names or store.ASSETS:
+            typer.echo(f"{name}: {'whole' if store.verify(name) else 'got again'}")
+    else:
+        there = store.get(names or None)
+        typer.echo(f"{len(there)} assets are in {store.root()}")
+
+
+@app.command()
+def run(
+    numbers: Numbers = None,
+    again: Annotated[bool, typer.Option(help="Run also what hasn't changed.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the run notebooks go.")] = OUT,
+) -> None:
+    """Run notebooks and print a table of what they found."""
+    from mmcourse import notebooks
+
+    paths = notebooks.select(numbers)
+    results = []
+    with _progress() as bar:
+        task = bar.add_task("", total=1)
+
+        def on_cell(path: Path, i: int, n: int) -> None:
+            bar.update(task, description=path.stem, completed=i + 1, total=n)
+
+        for result in notebooks.run_all(paths, out, on_cell, again):
+            results.append(result)
+    _print(_result_table(results))
+    typer.echo(f"The notebooks with their outputs are in {out}/")
+    missed = [h["name"] for r in results for h in r.headlines if not h["beaten"]]
+    if missed:
+        raise notebooks.NotebookError(f"not better than its baseline: {missed}")
+
+
+@app.command()
+def lab() -> None:
+    """Open JupyterLab on the first notebook."""
+    import subprocess
+
+    from mmcourse.notebooks import FOLDER
+
+    command = [sys.executable, "-m", "jupyter", "lab", "00_welcome.ipynb"]
+    raise typer.Exit(subprocess.run(command, cwd=FOLDER, check=False).returncode)
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Argument(help="A folder to write the edition into.")],
+    student: Annotated[bool, typer.Option("--student", help="No solutions.")] = False,
+    solved: Annotated[bool, typer.Option("--solved", help="Filled in.")] = False,
+) -> None:
+    """Write an edition of the notebooks for a class."""
+    from mmcourse import notebooks
+
+    if student == solved:
+        raise notebooks.NotebookError("choose one edition: --student or --solved")
+    edition = notebooks.student if student else notebooks.solved
+    typer.echo(f"{len(notebooks.release(out, edition))} notebooks are in {out}/")
+
+
+@app.command()
+def slides(
+    numbers: Numbers = None,
+    out: Annotated[Path, typer.Option(help="Where the decks go.")] = Path(
+        "build/slides"
+    ),
+    pdf: Annotated[bool, typer.Option(help="PDF with notes as well.")] = False,
+) -> None:
+    """Build the decks: HTML that needs no network, and PDF."""
+    from mmcourse.slides import build
+
+    for path in build(numbers, out, pdf):
+        typer.echo(str(path))
+
+
+@hygiene.command("run")
+def run_in_place(numbers: Numbers = None) -> None:
+    """Execute notebooks where they lie, store their outputs, clean them."""
+    from mmcourse import notebooks
+
+    for path in notebooks.select(numbers):
+        result = notebooks.execute(path, path)
+        typer.echo(f"{path.name}: {result.seconds:.0f} s, {result.peak_mb:.0f} MB")
+
+
+@hygiene.command("clean")
+def clean(numbers: Numbers = None) -> None:
+    """Strip what changes from run to run; outputs, tags and ids stay."""
+    from mmcourse import notebooks
+
+    for path in notebooks.select(numbers):
+        notebooks.write(notebooks.clean(notebooks.read(path)), path)
+
+
+@hygiene.command("check")
+def check(numbers: Numbers = None) -> None:
+    """Say what breaks the rules of the course."""
+    from mmcourse import notebooks
+
+    found = [p for path in notebooks.select(numbers) for p in notebooks.problems(path)]
+    for problem in found:
+        typer.echo(problem)
+    raise typer.Exit(bool(found))
+
+
+def _table(*columns: str):
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _asset_table(rows):
+    table = _table("asset", "here", "MB", "licence", "gives")
+    for row in rows:
+        here = "[green]yes" if row.present else "[yellow]no"
+        table.add_row(row.name, here, str(row.size_mb), row.licence, row.gives)
+    return table
+
+
+def _result_table(results):
+    table = _table("notebook", "time", "memory", "result", "better than")
+    for result in results:
+        table.add_row(
+            result.name, f"{result.seconds:.0f} s", f"{result.peak_mb:.0f} MB"
+        )
+        for found in result.headlines:
+            base = ", ".join(f"{k} {v:.3g}" for k, v in found["baselines"].items())
+            value = f"{found['name']}: [bold]{found['value']:.3g}[/]"
+            table.add_row("", "", "", value, base)
+    return table
+
+
+def _progress():
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+
+
+def _print(table) -> None:
+    from rich.console import Console
+
+    Console().print(table)

@@ -1,0 +1,364 @@
+"""The course's data as Hugging Face ``DatasetDict``s, and the batches made of it.
+
+Each is built once, in seconds, from the pinned assets and then loaded from an Arrow
+cache. Taught in 01_modalities; where each comes from stands in data/README.md.
+"""
+
+import ast
+import hashlib
+import html
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets as hf
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mmcourse import assets, emojis, shapes, speech
+from mmcourse.tokenizers import pad
+
+SPLITS = ("train", "validation", "test")
+VERSION = 1  # of what the builders make: raise it and every cache is built again
+
+
+def openmoji(size: int = 64) -> hf.DatasetDict:
+    """OpenMoji: every emoji as one design school draws it, ``size`` pixels square.
+
+    Columns: image (on white), emoji, concept, base (True for one row of each concept),
+    flag (a country's or region's), name, keywords, names (a name in each of 14
+    languages) and sentiment (how many rated tweets with it were negative, neutral,
+    positive; None where unrated). The splits hold different concepts: skin tones and
+    genders of one thing stay together.
+    """
+    folder, stem = assets.path("openmoji"), "{:04X}"
+    return _emoji_set(f"openmoji-{size}", folder, stem, size)
+
+
+def twemoji(size: int = 64) -> hf.DatasetDict:
+    """Twemoji: the same things drawn by other hands; columns and splits as openmoji."""
+    folder, stem = assets.path("twemoji"), "{:x}"
+    return _emoji_set(f"twemoji-{size}", folder, stem, size)
+
+
+def _emoji_set(name: str, folder: Path, stem: str, size: int) -> hf.DatasetDict:
+    if not 8 <= size <= 512:
+        raise ValueError(f"size={size} pixels: choose from 8 to 512")
+
+    def build() -> hf.DatasetDict:
+        drawn = [
+            (e, p) for e in emojis.table() if (p := emojis.drawing(e, folder, stem))
+        ]
+        rows = {split: [] for split in SPLITS}
+        seen = set()
+        for emoji, path in tqdm(drawn, desc=f"drawing {name}", leave=False):
+            about = emojis.concept(emoji)
+            row = {"image": {"bytes": emojis.render(path, size), "path": None}}
+            row |= {"emoji": emoji, "concept": about, "base": about not in seen}
+            row["flag"] = emojis.is_flag(emoji)
+            rows[emojis.split_of(about)].append(row | emojis.table()[emoji])
+            seen.add(about)
+        return hf.DatasetDict(
+            {s: hf.Dataset.from_list(rows[s], features=_features()) for s in SPLITS}
+        )
+
+    return _cached(name, build)
+
+
+def _features() -> hf.Features:
+    text, count = hf.Value("string"), hf.Value("int32")
+    return hf.Features(
+        {
+            "image": hf.Image(),
+            "emoji": text,
+            "concept": text,
+            "base": hf.Value("bool"),
+            "flag": hf.Value("bool"),
+            "name": text,
+            "keywords": hf.List(text),
+            "names": dict.fromkeys(emojis.LANGUAGES, text),
+            "sentiment": dict.fromkeys(emojis.FEELINGS, count),
+        }
+    )
+
+
+def speak(
+    text: str, pitch: float = 1.0, range: float = 1.0, speed: float = 1.0, **voice
+) -> Tensor:
+    """Say a text aloud: see ``mmcourse.speech.speak``."""
+    return speech.speak(text, pitch=pitch, range=range, speed=speed, **voice)
+
+
+def spoken_words(
+    words: tuple[str, ...] | None = None, voices: tuple[str, ...] = tuple(speech.VOICES)
+) -> hf.DatasetDict:
+    """Words said by pseudo-voices; validation and test have voices of their own.
+
+    Columns: audio (24 kHz samples), sampling_rate, word and voice. Without ``words``,
+    100 one-word names of emoji. ValueError with fewer than three voices.
+    """
+    if len(voices) < 3:
+        raise ValueError(f"{len(voices)} voices: three splits need at least 3")
+    words = _default_words() if words is None else tuple(words)
+    key = hashlib.sha1(repr((words, voices)).encode()).hexdigest()[:10]
+    of_split = {"train": voices[:-2], "validation": voices[-2:-1], "test": voices[-1:]}
+
+    def build() -> hf.DatasetDict:
+        bar = tqdm(total=len(words) * len(voices), desc="speaking", leave=False)
+
+        def row(word: str, voice: str) -> dict:
+            bar.update()
+            audio = speech.speak(word, voice=voice).numpy()
+            rate = speech.SAMPLE_RATE
+            return {"audio": audio, "sampling_rate": rate, "word": word, "voice": voice}
+
+        features = hf.Features(
+            {
+                "audio": hf.List(hf.Value("float32")),
+                "sampling_rate": hf.Value("int32"),
+                "word": hf.Value("string"),
+                "voice": hf.Value("string"),
+            }
+        )
+        return hf.DatasetDict(
+            {
+                split: hf.Dataset.from_list(
+                    [row(w, v) for w in words for v in of_split[split]], features
+                )
+                for split in SPLITS
+            }
+        )
+
+    return _cached(f"spoken-words-{key}", build)
+
+
+def _default_words() -> tuple[str, ...]:
+    names = {row["name"] for row in emojis.table().values()}
+    return tuple(sorted(n for n in names if re.fullmatch("[a-z]{3,8}", n)))[:300:3]
+
+
+def moving_shapes(
+    n: int = 600, frames: int = 8, size: int = 32, seed: int = 0
+) -> hf.DatasetDict:
+    """Clips of one shape moving left, right, up or down; constructed, so all is known.
+
+    Columns: video (F, C, H, W) of bytes, shape, colour, motion and caption. A sixth of
+    the ``n`` clips each are validation and test.
+    """
+    if n < 6 or frames < 2 or size < 16:
+        raise ValueError(
+            f"n={n}, frames={frames}, size={size}: take at least 6 clips, "
+            "2 frames and 16 pixels"
+        )
+
+    def build() -> hf.DatasetDict:
+        rng = np.random.default_rng(seed)
+        clips = [shapes.random_clip(rng, frames, size) for _ in range(n)]
+        rows = [
+            {
+                "video": shapes.draw_clip(clip, frames, size),
+                "shape": clip.shape,
+                "colour": clip.colour,
+                "motion": clip.motion,
+                "caption": clip.caption,
+            }
+            for clip in tqdm(clips, desc="drawing clips", leave=False)
+        ]
+        features = hf.Features(
+            {"video": hf.Array4D((frames, 3, size, size), "uint8")}
+            | {k: hf.Value("string") for k in ("shape", "colour", "motion", "caption")}
+        )
+        ends = {
+            "train": (0, n - 2 * (n // 6)),
+            "validation": (-2 * (n // 6), -(n // 6)),
+        }
+        parts = {s: rows[slice(*ends.get(s, (-(n // 6), None)))] for s in SPLITS}
+        return hf.DatasetDict(
+            {s: hf.Dataset.from_list(parts[s], features) for s in SPLITS}
+        )
+
+    return _cached(f"moving-shapes-{n}-{frames}-{size}-{seed}", build)
+
+
+def rated_tweets() -> hf.DatasetDict:
+    """4,200 tweets, each with the scores of about twenty people (Hutto & Gilbert 2014).
+
+    Columns: text, score (their mean, from -4, most negative, to 4) and ratings (every
+    rater's score).
+    """
+    folder = assets.path("rated_texts")
+
+    def build() -> hf.DatasetDict:
+        rows = {split: [] for split in SPLITS}
+        ratings = dict(_table_rows(folder / "tweets_anonDataRatings.txt", value=3))
+        for id, text in _table_rows(folder / "tweets_GroundTruth.txt", value=2):
+            given = ast.literal_eval(ratings[id])
+            row = {"text": html.unescape(text), "ratings": given}
+            rows[emojis.split_of(text)].append(row | {"score": float(np.mean(given))})
+        return hf.DatasetDict({s: hf.Dataset.from_list(rows[s]) for s in SPLITS})
+
+    return _cached("rated-tweets", build)
+
+
+def _table_rows(path: Path, value: int):
+    """Yield (id, column ``value``) of a table whose columns are parted by tabs."""
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        columns = line.split("\t")
+        if len(columns) > value:
+            yield columns[0], columns[value]
+
+
+def captions(name_or_folder: str) -> hf.DatasetDict:
+    """Load a captioning set of the Hub, or a local folder laid out like one.
+
+    A folder holds parquet files, or pictures beside a metadata.csv or .jsonl with
+    ``file_name`` and a caption. Whatever its captions are called there, the columns
+    here are image and captions (a list). A split column, as Flickr30k has, makes the
+    splits.
+    """
+    try:
+        loaded = hf.load_dataset(name_or_folder)
+    except Exception as error:
+        raise FileNotFoundError(
+            f"captions({name_or_folder!r}) can't be loaded: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            "Give a folder that exists, or connect to reach the Hub"
+        ) from error
+    return hf.DatasetDict(
+        {
+            split: _with_captions(part, name_or_folder)
+            for split, part in _by_split_column(loaded).items()
+        }
+    )
+
+
+CAPTION_COLUMNS = ("captions", "caption", "sentences", "sentence", "text", "raw")
+
+
+def _with_captions(part: hf.Dataset, source: str) -> hf.Dataset:
+    column = next((c for c in CAPTION_COLUMNS if c in part.column_names), None)
+    if column is None or "image" not in part.column_names:
+        raise ValueError(
+            f"{source!r} has the columns {part.column_names}: an image and one of "
+            f"{CAPTION_COLUMNS} are needed; rename_column mends it"
+        )
+    part = part.select_columns(["image", column])
+    if column != "captions":
+        part = part.rename_column(column, "captions")
+    if isinstance(part.features["captions"], hf.List):
+        return part
+    texts = [[text] for text in part["captions"]]
+    kind = hf.List(hf.Value("string"))
+    return part.remove_columns("captions").add_column("captions", texts, feature=kind)
+
+
+def _by_split_column(loaded: hf.DatasetDict) -> dict[str, hf.Dataset]:
+    """Split by the column "split" where there is one (all of Flickr30k is "test")."""
+    parts = {}
+    for name, part in loaded.items():
+        if "split" not in part.column_names:
+            parts[name] = part
+            continue
+        labels = np.array(part["split"])
+        for label in dict.fromkeys(labels.tolist()):
+            at = "validation" if label == "val" else label
+            parts[at] = part.select(np.flatnonzero(labels == label))
+    return parts
+
+
+def _cached(name: str, build: Callable[[], hf.DatasetDict]) -> hf.DatasetDict:
+    """Load a built set, or build it: whole or not at all, by one process at a time."""
+    folder = assets.root() / "cache" / f"{name}-v{VERSION}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            part = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            hf.disable_progress_bars()
+            build().save_to_disk(part)
+            hf.enable_progress_bars()
+            part.replace(folder)
+    return hf.load_from_disk(folder)
+
+
+def collate(rows: list[dict], tokenizer=None, text: str = "name") -> dict[str, Tensor]:
+    """Make one batch of rows: a modality that no row has is absent from it.
+
+    image: pictures to floats in [0, 1], (B, C, H, W). audio: samples to (B, T), padded
+    with silence. video: (B, F, C, H, W) in [0, 1]. With a ``tokenizer``, the column
+    ``text`` becomes tokens (B, L) and mask (B, L), True where real. label: (B,).
+    ValueError that names the row for a broken picture, an empty text, samples that
+    aren't finite or of another rate, and for rows that differ in what they hold.
+    """
+    if len(rows) == 0:
+        raise ValueError("collate got no rows: a batch holds at least one")
+    _same_columns(rows)
+    batch = {}
+    if "image" in rows[0]:
+        batch["image"] = _stack([_pixels(i, r["image"]) for i, r in enumerate(rows)])
+    if "video" in rows[0]:
+        clips = [torch.as_tensor(np.asarray(r["video"])) / 255 for r in rows]
+        batch["video"] = _stack(clips)
+    if "audio" in rows[0]:
+        sounds = [_samples(i, r) for i, r in enumerate(rows)]
+        batch["audio"] = torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
+    if tokenizer is not None:
+        texts = [_text(i, r[text]) for i, r in enumerate(rows)]
+        batch["tokens"], batch["mask"] = pad([tokenizer.encode(t) for t in texts])
+    if "label" in rows[0]:
+        batch["label"] = torch.tensor([r["label"] for r in rows])
+    return batch
+
+
+def _same_columns(rows: list[dict]) -> None:
+    for i, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            differ = sorted(row.keys() ^ rows[0].keys())
+            raise ValueError(f"row {i} and row 0 differ in {differ}: batch them apart")
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    for i, part in enumerate(parts):
+        if part.shape != parts[0].shape:
+            raise ValueError(
+                f"row {i} has the shape {tuple(part.shape)}, row 0 "
+                f"{tuple(parts[0].shape)}: resize them alike first"
+            )
+    return torch.stack(parts)
+
+
+def _pixels(i: int, image: Image.Image) -> Tensor:
+    try:
+        values = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"the image of row {i} can't be read: {error}") from error
+    return torch.from_numpy(values).permute(2, 0, 1)
+
+
+def _samples(i: int, row: dict) -> Tensor:
+    rate = row.get("sampling_rate", speech.SAMPLE_RATE)
+    if rate != speech.SAMPLE_RATE:
+        raise ValueError(
+            f"the audio of row {i} has {rate} Hz, {speech.SAMPLE_RATE} are needed: "
+            "resample it first"
+        )
+    samples = torch.as_tensor(np.asarray(row["audio"], dtype=np.float32))
+    if samples.numel() == 0 or not samples.isfinite().all():
+        what = (
+            "no samples" if samples.numel() == 0 else "samples that are NaN or infinite"
+        )
+        raise ValueError(
+            f"the audio of row {i} has {what}: leave the row out or mend it"
+        )
+    return samples
+
+
+def _text(i: int, text: str) -> str:
+    if not text.strip():
+        raise ValueError(f"the text of row {i} is empty: leave the row out or fill it")
+    return text

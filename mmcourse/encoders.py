@@ -1,0 +1,249 @@
+"""Frozen pretrained encoders: pictures and sentences to features, cached by content.
+
+Each is an ``nn.Module`` whose weights are never trained here. ``forward`` gives tokens
+(B, N, D) and their mask (B, N); ``pool`` makes one vector (B, D) of them. ``embed``
+takes any number of pictures or sentences and keeps the answer on disk, so that no
+picture is encoded twice. Taught in 00_welcome and 08_multimodal_pretraining.
+
+EfficientNet: Tan & Le, 2019, arXiv 1905.11946. MiniLM: Wang et al., 2020, arXiv
+2002.10957. Sentence embeddings by mean pooling: Reimers & Gurevych, 2019, arXiv
+1908.10084. Universal Sentence Encoder: Yang et al., 2019, arXiv 1907.04307.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mmcourse import assets
+from mmcourse.tokenizers import pad
+
+
+def mean_pool(
+    tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+) -> Float[Tensor, "B D"]:
+    """Average the real tokens of each row: sum_n m_n x_n / sum_n m_n."""
+    if not mask.any(dim=1).all():
+        row = int((~mask.any(dim=1)).nonzero()[0])
+        raise ValueError(f"row {row} of the mask is all padding: nothing to average")
+    weight = mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+class EfficientNet(nn.Module):
+    """EfficientNet-Lite0, trained on ImageNet: a picture to a grid of features.
+
+    ``embed`` shrinks or enlarges any picture to ``size`` pixels and gives the mean of
+    every stage: early ones see colours and edges, the last one sees things.
+    """
+
+    name = "efficientnet-lite0"
+    width = 16 + 24 + 40 + 112 + 320 + 1280  # five stages and the last features
+
+    def __init__(self, model: nn.Module, size: int = 128):
+        super().__init__()
+        self.model, self.size = model.eval().requires_grad_(False), size
+
+    def forward(
+        self, image: Float[Tensor, "B C H W"]
+    ) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
+        """Encode pictures with values in [0, 1] to their last features, D = 1,280."""
+        return _grid_tokens(self.model.forward_features(image * 2 - 1))
+
+    pool = staticmethod(mean_pool)
+
+    def embed(self, images: Sequence[Image.Image], batch: int = 32) -> Tensor:
+        """Encode PIL pictures: (n, 1792), from the cache where seen before."""
+        arrays = [np.asarray(_picture(i, p, self.size)) for i, p in enumerate(images)]
+        raw = [a.tobytes() for a in arrays]
+        return _cached(self, f"-{self.size}", raw, arrays, batch)
+
+    def _batch(self, arrays: list[np.ndarray]) -> Tensor:
+        image = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255
+        last, stages = self.model.forward_intermediates(image * 2 - 1)
+        grids = [*stages, last]
+        return torch.cat([self.pool(*_grid_tokens(g)) for g in grids], dim=-1)
+
+
+def _grid_tokens(grid: Float[Tensor, "B D H W"]) -> tuple[Tensor, Tensor]:
+    tokens = rearrange(grid, "b d h w -> b (h w) d")
+    return tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+
+
+class MiniLM(nn.Module):
+    """all-MiniLM-L6-v2: six Transformer layers, a sentence to 384 numbers."""
+
+    name, width = "minilm-l6", 384
+
+    def __init__(self, model: nn.Module, tokenizer):
+        super().__init__()
+        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+
+    def forward(
+        self, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+        """Encode token ids."""
+        out = self.model(input_ids=tokens, attention_mask=mask.long())
+        return out.last_hidden_state, mask
+
+    pool = staticmethod(mean_pool)
+
+    def embed(self, texts: Sequence[str], batch: int = 128) -> Tensor:
+        """Encode sentences: (n, 384) of length 1, cached."""
+        return _embed_texts(self, texts, batch)
+
+    def _batch(self, texts: list[str]) -> Tensor:
+        coded = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
+        out = self(coded["input_ids"], coded["attention_mask"].bool())
+        return F.normalize(self.pool(*out), dim=-1)
+
+
+class MultilingualUSE(nn.Module):
+    """Universal Sentence Encoder: 16 languages in one space of 512 numbers.
+
+    Token embeddings and three stacks of n-gram convolutions (2, 3 and 5 tokens wide),
+    summed, divided by sqrt(L), then a small network. ``weights`` are those of the
+    asset's npz file, ``tokenizer`` a sentencepiece processor.
+    """
+
+    name, width = "use-multilingual-3", 512
+    contexts = ((2, 0), (3, 1), (5, 2))  # n-gram width, how many of it lie to the left
+
+    def __init__(self, weights: dict[str, np.ndarray], tokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+        chunks = [weights[f"q{i}"] for i in range(1, 18)]
+        table = np.stack(chunks, 1).reshape(-1, chunks[0].shape[1])  # id 17 r + i
+        self.register_buffer("table", torch.from_numpy(table))
+        for name, value in weights.items():
+            if name[0] != "q":
+                self.register_buffer(name, torch.from_numpy(np.array(value)))
+
+    def forward(
+        self, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+        """Encode token ids; padding counts for nothing."""
+        chunk = tokens % len(self.scale)  # the table is quantised in 17 parts
+        x = self.table[tokens] * self.scale[chunk, None] + self.lo[chunk, None]
+        real = mask.unsqueeze(-1)
+        ngrams = [self._ngrams(x, real, n, left) for n, left in self.contexts]
+        features = torch.cat([x, *ngrams], dim=-1)
+        features = self._norm(features, self.ln_g, self.ln_b)
+        return features @ self.cnn_W + self.cnn_b, mask
+
+    def pool(
+        self, tokens: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B D"]:
+        """Sum the real tokens over sqrt(L), apply the network on top, normalise."""
+        real = mask.unsqueeze(-1)
+        x = (tokens * real).sum(dim=1) / real.sum(dim=1).sqrt()
+        h = F.relu(x @ self.p1 + F.relu(x @ self.d0) @ self.d1)
+        z = torch.tanh(h @ self.p3 + F.relu(h @ self.d2) @ self.d3)
+        return F.normalize(z, dim=-1)
+
+    def embed(self, texts: Sequence[str], batch: int = 128) -> Tensor:
+        """Encode sentences of any of its 16 languages: (n, 512) of length 1, cached."""
+        return _embed_texts(self, texts, batch)
+
+    def _batch(self, texts: list[str]) -> Tensor:
+        ids = [self.tokenizer.encode(t, add_bos=True, add_eos=True) for t in texts]
+        return self.pool(*self(*pad(ids)))
+
+    def _norm(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], gain, bias, float(self.eps))
+
+    def _ngrams(self, x: Tensor, real: Tensor, n: int, left: int) -> Tensor:
+        """Two residual convolutions over windows of ``n`` tokens."""
+        w = dict(self.named_buffers())
+        h = x @ w[f"proj{n}"] + w[f"proj_b{n}"]
+        h = self._norm(h, w[f"ln_g{n}"], w[f"ln_b{n}"])
+        for i in (1, 2):
+            kernel = rearrange(w[f"w{i}_{n}"], "(n c) d -> d c n", n=n)
+            padded = F.pad((h * real).mT, (left, n - 1 - left))
+            h = h + F.relu(F.conv1d(padded, kernel, w[f"b{i}_{n}"]).mT)
+        return h
+
+
+@cache
+def efficientnet(size: int = 128) -> EfficientNet:
+    """Load EfficientNet-Lite0 into timm's model: the same tensors in the same order."""
+    import timm
+
+    path = assets.path("efficientnet") / "efficientnet-lite0-57934424.pth"
+    weights = torch.load(path, weights_only=True, map_location="cpu")
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    names = model.state_dict().keys()
+    model.load_state_dict(dict(zip(names, weights.values(), strict=True)))
+    return EfficientNet(model.to(memory_format=torch.channels_last), size)
+
+
+@cache
+def minilm() -> MiniLM:
+    """Load all-MiniLM-L6-v2 from its asset with transformers."""
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # its bar over 103 tensors says nothing
+    folder = assets.path("minilm")
+    model = AutoModel.from_pretrained(folder, attn_implementation="sdpa")
+    return MiniLM(model, AutoTokenizer.from_pretrained(folder))
+
+
+@cache
+def multilingual_use() -> MultilingualUSE:
+    """Load the multilingual Universal Sentence Encoder from its asset."""
+    from sentencepiece import SentencePieceProcessor
+
+    folder = assets.path("use")
+    tokenizer = SentencePieceProcessor(model_file=str(folder / "sp.model"))
+    with np.load(folder / "weights.npz", allow_pickle=False) as weights:
+        return MultilingualUSE(dict(weights), tokenizer)
+
+
+def _picture(i: int, image: Image.Image, size: int) -> Image.Image:
+    try:
+        image = image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"picture {i} can't be read: {error}") from error
+    same = image.size == (size, size)
+    return image if same else image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _embed_texts(encoder: nn.Module, texts: Sequence[str], batch: int) -> Tensor:
+    if isinstance(texts, str):
+        raise ValueError("embed takes a list of texts, not one: write [text]")
+    for i, text in enumerate(texts):
+        if not text.strip():
+            raise ValueError(f"text {i} is empty: there is nothing to encode")
+    return _cached(encoder, "", [t.encode() + b"\0" for t in texts], [*texts], batch)
+
+
+@torch.inference_mode()
+def _cached(encoder, variant: str, contents: list[bytes], items: list, batch: int):
+    """Return features (n, D) from disk; or compute them and write them atomically."""
+    if len(items) == 0:
+        raise ValueError("nothing to encode: the list is empty")
+    digest = hashlib.sha256(b"".join(contents)).hexdigest()[:20]
+    path = assets.root() / "cache" / f"{encoder.name}{variant}-{digest}.safetensors"
+    if path.exists():
+        return load_file(path)["features"]
+    starts = range(0, len(items), batch)
+    bar = tqdm(starts, desc=encoder.name, leave=False, disable=len(starts) < 2 or None)
+    features = torch.cat([encoder._batch(items[s : s + batch]) for s in bar])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    save_file({"features": features.contiguous()}, part)
+    part.replace(path)
+    return features

@@ -1,0 +1,60 @@
+"""Explorers: something to drag or type that changes a picture at once.
+
+The picture is an ordinary output of its cell, updated in place, so a stored notebook
+shows it even where no kernel runs. Used by every notebook.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets
+import numpy as np
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+
+from mmcourse import plots
+
+
+def explorer(
+    draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.Widget
+) -> None:
+    """Show controls and, below them, what ``draw`` makes of their values.
+
+    ``draw(**values)`` returns a figure and its alternative text. It runs once now and
+    again whenever a control changes; a ValueError is shown in place of the picture.
+    """
+    display(ipywidgets.VBox([*controls.values()]))
+    start = {name: control.value for name, control in controls.items()}
+    handle = plots.show(*draw(**start), updatable=True)
+
+    def redraw(_) -> None:
+        values = {name: control.value for name, control in controls.items()}
+        try:
+            shown = plots.picture(*draw(**values))
+        except ValueError as error:
+            shown = {"text/html": f"<p>{escape(str(error))}</p>"}
+        handle.update(shown, raw=True)
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+
+
+def play(audio, sample_rate: int, label: str) -> HTML:
+    """Return a player for samples (T,) in [-1, 1], with a label in words."""
+    import soundfile
+
+    samples = np.asarray(audio, dtype=np.float32)
+    if samples.ndim != 1 or not np.isfinite(samples).all():
+        raise ValueError(
+            f"audio of shape {samples.shape}: play takes one row of finite samples (T,)"
+        )
+    wav = io.BytesIO()
+    soundfile.write(wav, samples.clip(-1, 1), sample_rate, "PCM_16", format="WAV")
+    data = base64.b64encode(wav.getvalue()).decode()
+    return HTML(
+        f"<figure><figcaption>{escape(label)}</figcaption>"
+        f'<audio controls aria-label="{escape(label)}" '
+        f'src="data:audio/wav;base64,{data}"></audio></figure>'
+    )

@@ -1,0 +1,185 @@
+"""The package keeps to its plan: imports point to lower ranks, and it stays small."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mmcourse"
+MAX_LINES = 4500
+MAX_FUNCTION = 40
+LONGER = {"training.fit": 60}
+
+# A file imports only files above it in this list; those of one rank never meet.
+RANKS = [
+    ["device", "assets", "losses", "metrics", "plots"],
+    ["tokenizers", "modalities", "attention", "emojis", "shapes", "speech"],
+    ["datasets", "transformer"],
+    ["vit", "encoders"],
+    ["fusion"],
+    ["dual_encoder", "multimodal", "vlm"],
+    ["tasks"],
+    ["training", "evaluation", "interpret"],
+    ["hub", "widgets", "exercises"],
+    ["notebooks", "slides", "doctor"],
+    ["cli"],
+]
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+# Within a folder of one rank: what its other files may import, the lowest first.
+SHARED = ["exercises.engine", "exercises.quiz"]
+
+HEAVY = [
+    "torch",
+    "transformers",
+    "timm",
+    "datasets",
+    "matplotlib",
+    "sklearn",
+    "IPython",
+]
+
+
+def dotted(file: Path, package: Path) -> str:
+    """``exercises.engine`` for mmcourse/exercises/engine.py; "" for mmcourse itself."""
+    parts = file.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The files of mmcourse that a file imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the whole name"
+            inside = node.module == "mmcourse"
+            names = (
+                [f"mmcourse.{a.name}" for a in node.names] if inside else [node.module]
+            )
+        else:
+            continue
+        for name in names:
+            if name.startswith("mmcourse."):
+                yield name.removeprefix("mmcourse.")
+
+
+def may_import(importer: str, target: str) -> bool:
+    """Whether the plan lets one file import the other."""
+    if target == "__version__":
+        return True
+    here, there = importer.split(".")[0], target.split(".")[0]
+    if here != there:
+        return here != "" and RANK[there] < RANK[here]
+    if importer in SHARED:
+        return target in SHARED[: SHARED.index(importer)]
+    return target in SHARED or "." not in importer
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Each function's name and its number of lines, without its docstring."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            yield node.name, lines
+
+
+FILES = {dotted(file, PACKAGE): file for file in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(f.read_text(encoding="utf-8")) for name, f in FILES.items()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_to_a_lower_rank(name):
+    assert name == "" or name.split(".")[0] in RANK, (
+        f"mmcourse/{name}.py has no rank: give it one in RANKS"
+    )
+    wrong = [target for target in imported(TREES[name]) if not may_import(name, target)]
+    assert not wrong, f"{name or 'mmcourse'} may not import {', '.join(wrong)}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_says_what_it_is(name):
+    docstring = ast.get_docstring(TREES[name]) or ""
+    assert len(docstring.split()) >= 4, f"{name}: begin with a docstring"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_functions_are_short(name):
+    for function, lines in functions(TREES[name]):
+        most = LONGER.get(f"{name}.{function}", MAX_FUNCTION)
+        assert lines <= most, f"{name}.{function} has {lines} lines, more than {most}"
+
+
+def test_the_package_is_small():
+    sizes = {
+        n: len(f.read_text(encoding="utf-8").splitlines()) for n, f in FILES.items()
+    }
+    assert sum(sizes.values()) <= MAX_LINES, sizes
+
+
+@pytest.mark.parametrize(
+    ("importer", "target", "allowed"),
+    [
+        ("datasets", "assets", True),
+        ("assets", "datasets", False),
+        ("vit", "encoders", False),
+        ("cli", "doctor", True),
+        ("doctor", "cli", False),
+        ("exercises.ex00", "exercises.engine", True),
+        ("exercises.ex00", "exercises.ex01", False),
+        ("exercises.engine", "exercises.ex00", False),
+        ("exercises.quiz", "exercises.engine", True),
+        ("exercises.engine", "exercises.quiz", False),
+        ("exercises", "exercises.ex00", True),
+        ("tasks.vqa", "multimodal", True),
+        ("tasks.vqa", "tasks.retrieval", False),
+        ("", "device", False),
+        ("hub", "__version__", True),
+    ],
+)
+def test_the_rule_itself(importer, target, allowed):
+    assert may_import(importer, target) is allowed
+
+
+def test_all_forms_of_import_are_seen():
+    source = """
+import mmcourse.vit
+from mmcourse import assets, plots
+from mmcourse.losses import info_nce
+def later():
+    from mmcourse.tasks.vqa import VQA
+import numpy
+"""
+    found = set(imported(ast.parse(source)))
+    assert found == {"vit", "assets", "plots", "losses", "tasks.vqa"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that are there after running the code, and were not before."""
+    code = f"import sys; before = set(sys.modules)\n{code}\n"
+    code += "print('loaded:', *sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("loaded:")[2].split())
+
+
+def test_import_mmcourse_imports_nothing_else():
+    assert loaded_by("import mmcourse") == {"mmcourse"}
+
+
+def test_the_command_is_light():
+    code = """
+from mmcourse.cli import main
+sys.argv = ["mmcourse", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+    loaded = loaded_by(code)
+    assert "mmcourse.cli" in loaded
+    assert not loaded & set(HEAVY)
