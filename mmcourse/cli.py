@@ -33,7 +33,7 @@ def main() -> None:
         from mmcourse.notebooks import NotebookError
         from mmcourse.slides import SlidesError
 
-        if not isinstance(error, AssetError | NotebookError | SlidesError):
+        if not isinstance(error, AssetError | NotebookError | SlidesError | OSError):
             raise
         typer.secho(f"mmcourse: {error}", fg="red", err=True)
         sys.exit(1)

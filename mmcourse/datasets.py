@@ -9,12 +9,14 @@ import hashlib
 import html
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets as hf
 import numpy as np
 import torch
+from datasets import Dataset, DatasetDict  # beartype looks for these names
 from filelock import FileLock
 from PIL import Image
 from torch import Tensor
@@ -24,10 +26,10 @@ from mmcourse import assets, emojis, shapes, speech
 from mmcourse.tokenizers import pad
 
 SPLITS = ("train", "validation", "test")
-VERSION = 1  # of what the builders make: raise it and every cache is built again
+VERSION = 2  # of what the builders make: raise it and every cache is built again
 
 
-def openmoji(size: int = 64) -> hf.DatasetDict:
+def openmoji(size: int = 64) -> DatasetDict:
     """OpenMoji: every emoji as one design school draws it, ``size`` pixels square.
 
     Columns: image (on white), emoji, concept, base (True for one row of each concept),
@@ -40,17 +42,17 @@ def openmoji(size: int = 64) -> hf.DatasetDict:
     return _emoji_set(f"openmoji-{size}", folder, stem, size)
 
 
-def twemoji(size: int = 64) -> hf.DatasetDict:
+def twemoji(size: int = 64) -> DatasetDict:
     """Twemoji: the same things drawn by other hands; columns and splits as openmoji."""
     folder, stem = assets.path("twemoji"), "{:x}"
     return _emoji_set(f"twemoji-{size}", folder, stem, size)
 
 
-def _emoji_set(name: str, folder: Path, stem: str, size: int) -> hf.DatasetDict:
+def _emoji_set(name: str, folder: Path, stem: str, size: int) -> DatasetDict:
     if not 8 <= size <= 512:
         raise ValueError(f"size={size} pixels: choose from 8 to 512")
 
-    def build() -> hf.DatasetDict:
+    def build() -> DatasetDict:
         drawn = [
             (e, p) for e in emojis.table() if (p := emojis.drawing(e, folder, stem))
         ]
@@ -63,8 +65,8 @@ def _emoji_set(name: str, folder: Path, stem: str, size: int) -> hf.DatasetDict:
             row["flag"] = emojis.is_flag(emoji)
             rows[emojis.split_of(about)].append(row | emojis.table()[emoji])
             seen.add(about)
-        return hf.DatasetDict(
-            {s: hf.Dataset.from_list(rows[s], features=_features()) for s in SPLITS}
+        return DatasetDict(
+            {s: Dataset.from_list(rows[s], features=_features()) for s in SPLITS}
         )
 
     return _cached(name, build)
@@ -96,19 +98,19 @@ def speak(
 
 def spoken_words(
     words: tuple[str, ...] | None = None, voices: tuple[str, ...] = tuple(speech.VOICES)
-) -> hf.DatasetDict:
+) -> DatasetDict:
     """Words said by pseudo-voices; validation and test have voices of their own.
 
     Columns: audio (24 kHz samples), sampling_rate, word and voice. Without ``words``,
     100 one-word names of emoji. ValueError with fewer than three voices.
     """
-    if len(voices) < 3:
-        raise ValueError(f"{len(voices)} voices: three splits need at least 3")
+    if len(set(voices)) < max(3, len(voices)):
+        raise ValueError(f"voices={voices}: three splits need at least 3, each once")
     words = _default_words() if words is None else tuple(words)
     key = hashlib.sha1(repr((words, voices)).encode()).hexdigest()[:10]
     of_split = {"train": voices[:-2], "validation": voices[-2:-1], "test": voices[-1:]}
 
-    def build() -> hf.DatasetDict:
+    def build() -> DatasetDict:
         bar = tqdm(total=len(words) * len(voices), desc="speaking", leave=False)
 
         def row(word: str, voice: str) -> dict:
@@ -125,9 +127,9 @@ def spoken_words(
                 "voice": hf.Value("string"),
             }
         )
-        return hf.DatasetDict(
+        return DatasetDict(
             {
-                split: hf.Dataset.from_list(
+                split: Dataset.from_list(
                     [row(w, v) for w in words for v in of_split[split]], features
                 )
                 for split in SPLITS
@@ -144,7 +146,7 @@ def _default_words() -> tuple[str, ...]:
 
 def moving_shapes(
     n: int = 600, frames: int = 8, size: int = 32, seed: int = 0
-) -> hf.DatasetDict:
+) -> DatasetDict:
     """Clips of one shape moving left, right, up or down; constructed, so all is known.
 
     Columns: video (F, C, H, W) of bytes, shape, colour, motion and caption. A sixth of
@@ -156,7 +158,7 @@ def moving_shapes(
             "2 frames and 16 pixels"
         )
 
-    def build() -> hf.DatasetDict:
+    def build() -> DatasetDict:
         rng = np.random.default_rng(seed)
         clips = [shapes.random_clip(rng, frames, size) for _ in range(n)]
         rows = [
@@ -178,29 +180,27 @@ def moving_shapes(
             "validation": (-2 * (n // 6), -(n // 6)),
         }
         parts = {s: rows[slice(*ends.get(s, (-(n // 6), None)))] for s in SPLITS}
-        return hf.DatasetDict(
-            {s: hf.Dataset.from_list(parts[s], features) for s in SPLITS}
-        )
+        return DatasetDict({s: Dataset.from_list(parts[s], features) for s in SPLITS})
 
     return _cached(f"moving-shapes-{n}-{frames}-{size}-{seed}", build)
 
 
-def rated_tweets() -> hf.DatasetDict:
-    """4,200 tweets, each with the scores of about twenty people (Hutto & Gilbert 2014).
+def rated_tweets() -> DatasetDict:
+    """4,200 tweets, each with the scores of 20 to 99 people (Hutto & Gilbert 2014).
 
     Columns: text, score (their mean, from -4, most negative, to 4) and ratings (every
     rater's score).
     """
     folder = assets.path("rated_texts")
 
-    def build() -> hf.DatasetDict:
+    def build() -> DatasetDict:
         rows = {split: [] for split in SPLITS}
         ratings = dict(_table_rows(folder / "tweets_anonDataRatings.txt", value=3))
         for id, text in _table_rows(folder / "tweets_GroundTruth.txt", value=2):
             given = ast.literal_eval(ratings[id])
             row = {"text": html.unescape(text), "ratings": given}
             rows[emojis.split_of(text)].append(row | {"score": float(np.mean(given))})
-        return hf.DatasetDict({s: hf.Dataset.from_list(rows[s]) for s in SPLITS})
+        return DatasetDict({s: Dataset.from_list(rows[s]) for s in SPLITS})
 
     return _cached("rated-tweets", build)
 
@@ -213,7 +213,7 @@ def _table_rows(path: Path, value: int):
             yield columns[0], columns[value]
 
 
-def captions(name_or_folder: str) -> hf.DatasetDict:
+def captions(name_or_folder: str) -> DatasetDict:
     """Load a captioning set of the Hub, or a local folder laid out like one.
 
     A folder holds parquet files, or pictures beside a metadata.csv or .jsonl with
@@ -229,7 +229,7 @@ def captions(name_or_folder: str) -> hf.DatasetDict:
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
             "Give a folder that exists, or connect to reach the Hub"
         ) from error
-    return hf.DatasetDict(
+    return DatasetDict(
         {
             split: _with_captions(part, name_or_folder)
             for split, part in _by_split_column(loaded).items()
@@ -240,7 +240,7 @@ def captions(name_or_folder: str) -> hf.DatasetDict:
 CAPTION_COLUMNS = ("captions", "caption", "sentences", "sentence", "text", "raw")
 
 
-def _with_captions(part: hf.Dataset, source: str) -> hf.Dataset:
+def _with_captions(part: Dataset, source: str) -> Dataset:
     column = next((c for c in CAPTION_COLUMNS if c in part.column_names), None)
     if column is None or "image" not in part.column_names:
         raise ValueError(
@@ -257,7 +257,7 @@ def _with_captions(part: hf.Dataset, source: str) -> hf.Dataset:
     return part.remove_columns("captions").add_column("captions", texts, feature=kind)
 
 
-def _by_split_column(loaded: hf.DatasetDict) -> dict[str, hf.Dataset]:
+def _by_split_column(loaded: DatasetDict) -> dict[str, Dataset]:
     """Split by the column "split" where there is one (all of Flickr30k is "test")."""
     parts = {}
     for name, part in loaded.items():
@@ -271,7 +271,7 @@ def _by_split_column(loaded: hf.DatasetDict) -> dict[str, hf.Dataset]:
     return parts
 
 
-def _cached(name: str, build: Callable[[], hf.DatasetDict]) -> hf.DatasetDict:
+def _cached(name: str, build: Callable[[], DatasetDict]) -> DatasetDict:
     """Load a built set, or build it: whole or not at all, by one process at a time."""
     folder = assets.root() / "cache" / f"{name}-v{VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -279,11 +279,22 @@ def _cached(name: str, build: Callable[[], hf.DatasetDict]) -> hf.DatasetDict:
         if not folder.exists():
             part = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
-            hf.disable_progress_bars()
-            build().save_to_disk(part)
-            hf.enable_progress_bars()
+            with _without_bars():
+                build().save_to_disk(part)
             part.replace(folder)
     return hf.load_from_disk(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Silence datasets' own progress bars: the builders show one that says more."""
+    shown = hf.is_progress_bar_enabled()
+    hf.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            hf.enable_progress_bars()
 
 
 def collate(rows: list[dict], tokenizer=None, text: str = "name") -> dict[str, Tensor]:
@@ -297,7 +308,9 @@ def collate(rows: list[dict], tokenizer=None, text: str = "name") -> dict[str, T
     """
     if len(rows) == 0:
         raise ValueError("collate got no rows: a batch holds at least one")
-    _same_columns(rows)
+    rows = [{k: v for k, v in row.items() if v is not None} for row in rows]
+    used = {"image", "video", "audio", "label", text if tokenizer is not None else ""}
+    _same_columns([row.keys() & used for row in rows])
     batch = {}
     if "image" in rows[0]:
         batch["image"] = _stack([_pixels(i, r["image"]) for i, r in enumerate(rows)])
@@ -308,17 +321,17 @@ def collate(rows: list[dict], tokenizer=None, text: str = "name") -> dict[str, T
         sounds = [_samples(i, r) for i, r in enumerate(rows)]
         batch["audio"] = torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
     if tokenizer is not None:
-        texts = [_text(i, r[text]) for i, r in enumerate(rows)]
+        texts = [_text(i, r.get(text, "")) for i, r in enumerate(rows)]
         batch["tokens"], batch["mask"] = pad([tokenizer.encode(t) for t in texts])
     if "label" in rows[0]:
         batch["label"] = torch.tensor([r["label"] for r in rows])
     return batch
 
 
-def _same_columns(rows: list[dict]) -> None:
-    for i, row in enumerate(rows):
-        if row.keys() != rows[0].keys():
-            differ = sorted(row.keys() ^ rows[0].keys())
+def _same_columns(held: list[set[str]]) -> None:
+    for i, columns in enumerate(held):
+        if columns != held[0]:
+            differ = sorted(columns ^ held[0])
             raise ValueError(f"row {i} and row 0 differ in {differ}: batch them apart")
 
 
@@ -347,15 +360,16 @@ def _samples(i: int, row: dict) -> Tensor:
             f"the audio of row {i} has {rate} Hz, {speech.SAMPLE_RATE} are needed: "
             "resample it first"
         )
-    samples = torch.as_tensor(np.asarray(row["audio"], dtype=np.float32))
-    if samples.numel() == 0 or not samples.isfinite().all():
-        what = (
-            "no samples" if samples.numel() == 0 else "samples that are NaN or infinite"
-        )
-        raise ValueError(
-            f"the audio of row {i} has {what}: leave the row out or mend it"
-        )
-    return samples
+    samples = np.asarray(row["audio"])
+    if samples.ndim != 1 or samples.size == 0:
+        what = f"the shape {samples.shape}, (T,) is needed"
+    elif samples.dtype.kind != "f":
+        what = f"samples of {samples.dtype}, floats in [-1, 1] are needed"
+    elif not np.isfinite(samples).all():
+        what = "samples that are NaN or infinite"
+    else:
+        return torch.from_numpy(samples.astype(np.float32))
+    raise ValueError(f"the audio of row {i} has {what}: leave the row out or mend it")
 
 
 def _text(i: int, text: str) -> str:

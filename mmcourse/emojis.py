@@ -43,6 +43,7 @@ SAME_CONCEPT = {
     **dict.fromkeys(["🤴", "👸"], "🫅"),
     **dict.fromkeys(["🎅", "🤶"], "🧑\u200d🎄"),
     **dict.fromkeys(["🕺"], "💃"),
+    **dict.fromkeys(["🤰", "🫃"], "🫄"),
 }
 
 
@@ -74,11 +75,12 @@ def table() -> dict[str, dict]:
         if data["status"] != emoji.STATUS["fully_qualified"]:
             continue
         names = {k: _words(data[k]) for k in LANGUAGES if k in data}
-        keywords = {_words(w) for w in bare.get(symbol.replace("\ufe0f", ""), ())}
+        aliases = bare.get(symbol.replace("\ufe0f", ""), ())
+        keywords = {w.replace("_", " ") for w in aliases if w[0].isalnum()}
         rated = EMOJI_SENTIMENT_DICT.get(symbol.replace("\ufe0f", ""))
         table[symbol] = {
             "name": names["en"],
-            "keywords": sorted(w for w in keywords - {names["en"]} if w[0].isalnum()),
+            "keywords": sorted(keywords - {names["en"]}),
             "names": {k: names.get(k) for k in LANGUAGES},
             "sentiment": {
                 k: None if rated is None else int(rated[k]) for k in FEELINGS

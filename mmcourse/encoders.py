@@ -137,8 +137,11 @@ class MultilingualUSE(nn.Module):
         """Encode token ids; padding counts for nothing."""
         chunk = tokens % len(self.scale)  # the table is quantised in 17 parts
         x = self.table[tokens] * self.scale[chunk, None] + self.lo[chunk, None]
-        real = mask.unsqueeze(-1)
-        ngrams = [self._ngrams(x, real, n, left) for n, left in self.contexts]
+        parts = self._projected(x).chunk(len(self.contexts), -1)
+        ngrams = [
+            self._ngrams(h, mask.unsqueeze(-1), n, left)
+            for h, (n, left) in zip(parts, self.contexts, strict=True)
+        ]
         features = torch.cat([x, *ngrams], dim=-1)
         features = self._norm(features, self.ln_g, self.ln_b)
         return features @ self.cnn_W + self.cnn_b, mask
@@ -164,11 +167,17 @@ class MultilingualUSE(nn.Module):
     def _norm(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], gain, bias, float(self.eps))
 
-    def _ngrams(self, x: Tensor, real: Tensor, n: int, left: int) -> Tensor:
+    def _projected(self, x: Tensor) -> Tensor:
+        """Project to the inputs of the three stacks, normalised as one vector."""
+        h = x @ self._joined("proj") + self._joined("proj_b")
+        return self._norm(h, self._joined("ln_g"), self._joined("ln_b"))
+
+    def _joined(self, name: str) -> Tensor:
+        return torch.cat([getattr(self, f"{name}{n}") for n, _ in self.contexts], -1)
+
+    def _ngrams(self, h: Tensor, real: Tensor, n: int, left: int) -> Tensor:
         """Two residual convolutions over windows of ``n`` tokens."""
         w = dict(self.named_buffers())
-        h = x @ w[f"proj{n}"] + w[f"proj_b{n}"]
-        h = self._norm(h, w[f"ln_g{n}"], w[f"ln_b{n}"])
         for i in (1, 2):
             kernel = rearrange(w[f"w{i}_{n}"], "(n c) d -> d c n", n=n)
             padded = F.pad((h * real).mT, (left, n - 1 - left))
@@ -230,7 +239,7 @@ def _embed_texts(encoder: nn.Module, texts: Sequence[str], batch: int) -> Tensor
     return _cached(encoder, "", [t.encode() + b"\0" for t in texts], [*texts], batch)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a layer can be trained on what comes back
 def _cached(encoder, variant: str, contents: list[bytes], items: list, batch: int):
     """Return features (n, D) from disk; or compute them and write them atomically."""
     if len(items) == 0:

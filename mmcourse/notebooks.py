@@ -64,6 +64,8 @@ def headline(
 def select(wanted: str | None = None, folder: Path = FOLDER) -> list[Path]:
     """Return the notebooks whose numbers ("00,01") are wanted; all without a wish."""
     found = {path.stem[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not found:
+        raise NotebookError(f"no notebooks in {folder}: clone the course to have them")
     numbers = re.split(r"[,\s]+", wanted.strip()) if wanted else [*found]
     for number in numbers:
         if number not in found:
@@ -123,6 +125,7 @@ def execute(
         notebook,
         timeout=CELL_SECONDS,
         kernel_name="python3",
+        extra_arguments=["--log-level=50"],  # the kernel's own warnings help nobody
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_start=started,
     )
@@ -150,10 +153,10 @@ def run_all(
         record = out / f"{path.stem}.json"
         state = _state(path)
         done = _recorded(record, state)
-        if done is not None and not again:
+        target = out / path.name
+        if done is not None and target.exists() and not again:
             yield done
             continue
-        target = out / path.name
         result = execute(path, target, lambda i, n, path=path: on_cell(path, i, n))
         part = record.with_suffix(".part")
         part.write_text(json.dumps({"state": state, **asdict(result)}), "utf-8")
@@ -188,6 +191,8 @@ def headlines(notebook) -> list[dict]:
 def _last_line(error: Exception) -> str:
     """Return the line that says what happened, without colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    if type(error).__name__ == "CellTimeoutError":
+        return f"it ran longer than {CELL_SECONDS} s"  # its text ends in the source
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
@@ -258,8 +263,9 @@ def clean(notebook):
         cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k in kept}
         if cell["cell_type"] != "code":
             continue
-        count += 1
-        cell["execution_count"] = count
+        if cell["execution_count"] is not None:  # a cell that never ran stays so
+            count += 1
+            cell["execution_count"] = count
         cell["outputs"] = [
             _clean_output(o, count)
             for o in cell["outputs"]
@@ -285,17 +291,17 @@ def tagged(notebook, tag: str) -> list:
 
 def problems(path: Path) -> list[str]:
     """Say what in a stored notebook breaks the course's rules; empty if nothing."""
-    notebook = read(path)
-    found = [*_structure(notebook), *_lengths(notebook), *_outputs(notebook)]
+    notebook = read(path)  # gives an id that stands twice a new one: look at the file
+    ids = [cell.get("id") for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    found = [*_structure(notebook, ids), *_lengths(notebook), *_outputs(notebook)]
     return [f"{path.name}: {problem}" for problem in found]
 
 
-def _structure(notebook) -> Iterator[str]:
-    ids = [cell["id"] for cell in notebook.cells]
+def _structure(notebook, ids: list[str | None]) -> Iterator[str]:
     for id in {i for i in ids if ids.count(i) > 1}:
         yield f"the id {id!r} stands twice"
     for id in ids:
-        if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f-]+)?", id):
+        if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f-]+)?", id or "0" * 8):
             yield f"cell {id!r} has a random id: give it one that speaks"
     text = "\n".join(c["source"] for c in notebook.cells if c["cell_type"] != "code")
     for part in ANATOMY:

@@ -102,7 +102,7 @@ def matrix(
 
 def waveform(audio: np.ndarray, sample_rate: int, ax: Axes | None = None) -> Axes:
     """Draw samples (T,) against time in seconds."""
-    ax = axes(ax, 7, 1.8)
+    ax = axes(ax, 7.0, 1.8)
     ax.plot(np.arange(len(audio)) / sample_rate, audio, linewidth=0.6)
     ax.set(xlabel="time (s)", ylabel="amplitude")
     return ax
@@ -112,7 +112,7 @@ def spectrogram(
     values: np.ndarray, seconds: float, label: str, ax: Axes | None = None
 ) -> Axes:
     """Draw a spectrogram (bands, F) with time in seconds below and ``label`` beside."""
-    ax = axes(ax, 7, 2.6)
+    ax = axes(ax, 7.0, 2.6)
     extent = (0, seconds, 0, values.shape[0])
     ax.imshow(values, origin="lower", aspect="auto", extent=extent)
     ax.set(xlabel="time (s)", ylabel=label)
@@ -126,11 +126,16 @@ def bars(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw named values as horizontal bars, each with its number at the end."""
-    ax = axes(ax, 6, 0.5 + 0.4 * len(values))
+    ax = axes(ax, 6.0, 0.5 + 0.4 * len(values))
     names = list(values)[::-1]
     spread = None if errors is None else [errors.get(n, 0.0) for n in names]
     drawn = ax.barh(names, [values[n] for n in names], xerr=spread)
-    ax.bar_label(drawn, fmt="%.3g", padding=4)
+    ax.bar_label(drawn, fmt=_number, padding=4)
     ax.set(xlabel=label)
     ax.margins(x=0.12)
     return ax
+
+
+def _number(value: float) -> str:
+    """Write 0.0123, 45.6 and 38,399: three digits, but no powers of ten."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -35,7 +35,8 @@ def explorer(
             shown = plots.picture(*draw(**values))
         except ValueError as error:
             shown = {"text/html": f"<p>{escape(str(error))}</p>"}
-        handle.update(shown, raw=True)
+        if handle is not None:  # outside a notebook nothing can be updated
+            handle.update(shown, raw=True)
 
     for control in controls.values():
         control.observe(redraw, names="value")
@@ -45,10 +46,12 @@ def play(audio, sample_rate: int, label: str) -> HTML:
     """Return a player for samples (T,) in [-1, 1], with a label in words."""
     import soundfile
 
-    samples = np.asarray(audio, dtype=np.float32)
-    if samples.ndim != 1 or not np.isfinite(samples).all():
+    samples = np.asarray(audio)
+    fit = samples.ndim == 1 and samples.size > 0 and samples.dtype.kind == "f"
+    if not fit or not np.isfinite(samples).all():
         raise ValueError(
-            f"audio of shape {samples.shape}: play takes one row of finite samples (T,)"
+            f"audio of shape {samples.shape} and type {samples.dtype}: play takes one "
+            "row of finite floats (T,) in [-1, 1]"
         )
     wav = io.BytesIO()
     soundfile.write(wav, samples.clip(-1, 1), sample_rate, "PCM_16", format="WAV")

@@ -57,7 +57,8 @@ def question(id: str, answer: str | None = None) -> None:
 
 def _html(asked: Question) -> str:
     items = "".join(f"<li>{escape(a)}</li>" for a in asked.answers)
-    return f'<b>{escape(asked.text)}</b><ol type="a">{items}</ol>'
+    style = "list-style: lower-alpha"  # Jupyter's own style would number them 1, 2, 3
+    return f'<b>{escape(asked.text)}</b><ol style="{style}">{items}</ol>'
 
 
 def _plain(asked: Question) -> str:

@@ -1,0 +1,214 @@
+"""JupyterLab in a real browser: run all, type, drag, and see the picture change."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from mmcourse import notebooks
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
+    # Playwright leaves its event loop's pipes to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+TOKEN = "browser-test"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SETTINGS = {
+    # Cells off screen aren't attached to the page otherwise.
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+RUN_ALL = ", ".join(
+    f'.lm-Menu-item[data-command="{command}"]'
+    for command in ("runmenu:run-all", "notebook:run-all-cells")
+)
+SECOND = 1000  # Playwright counts in milliseconds
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a copy of the notebooks, with no settings but ours."""
+    home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(notebooks.FOLDER, home / "notebooks")
+    for name, values in SETTINGS.items():
+        file = home / "config/lab/user-settings/@jupyterlab" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_suffix(".jupyterlab-settings").write_text(json.dumps(values), "utf-8")
+    port = free_port()
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    options = {
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": home / "notebooks",
+        "IdentityProvider.token": TOKEN,
+        "LabApp.news_url": "None",
+    }
+    own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime"}
+    own |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
+    environment = {key: str(home / folder) for key, folder in own.items()}
+    with (home / "log.txt").open("w") as log:
+        server = subprocess.Popen(
+            [*command, *(f"--{key}={value}" for key, value in options.items())],
+            env=os.environ | environment | {"MMCOURSE_OFFLINE": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_for(
+                server, f"http://127.0.0.1:{port}/api?token={TOKEN}", home / "log.txt"
+            )
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()  # JupyterLab ends its kernels on SIGTERM
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait(20)
+
+
+def wait_for(server, url, log, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError(f"JupyterLab does not answer:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that remembers every error; the test fails if there was one."""
+    page = browser.new_page(viewport={"width": 1400, "height": 5000})
+    page.set_default_timeout(30 * SECOND)
+    faults = []
+    page.on("pageerror", lambda e: faults.append(f"error: {e}"))
+    page.on(
+        "console",
+        lambda m: faults.append(f"console: {m.text}") if m.type == "error" else 0,
+    )
+    page.on("requestfailed", lambda r: faults.append(f"failed: {r.url} {r.failure}"))
+    page.on(
+        "response",
+        lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else 0,
+    )
+    yield page
+    found = list(faults)  # closing the page cuts its connections
+    page.close()
+    assert found == []
+
+
+def open_and_run(page, lab, name, seconds=150):
+    """Open a notebook, run all its cells, and wait until none is running."""
+    page.goto(f"{lab}/lab/tree/{name}?token={TOKEN}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60 * SECOND)
+    page.wait_for_selector("[data-status=idle]", state="attached", timeout=60 * SECOND)
+    page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+    page.locator(RUN_ALL).first.click()
+    page.wait_for_function(
+        """() => {
+            const shown = [...document.querySelectorAll(
+                '.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
+            return shown.length > 0 && shown.every(p => /\\[\\d+\\]/.test(p));
+        }""",
+        timeout=seconds * SECOND,
+    )
+    assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
+
+
+def cell(page, name, id):
+    """The cell with this id: they stand on the page as they stand in the file."""
+    ids = [c["id"] for c in notebooks.read(notebooks.FOLDER / name).cells]
+    return page.locator(".jp-Notebook .jp-Cell").nth(ids.index(id))
+
+
+def picture(part):
+    """The picture of a cell as data, with its words."""
+    image = part.locator(".jp-OutputArea-output img").last
+    image.wait_for()
+    return image.get_attribute("src"), image.get_attribute("alt")
+
+
+def changed(page, part, before):
+    """Wait until a cell's picture is another, and return it."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if (now := picture(part))[0] != before[0]:
+            return now
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the picture is still: {before[1]}")
+
+
+def test_the_search_box_of_00_finds_other_pictures(lab, page):
+    name = "00_welcome.ipynb"
+    open_and_run(page, lab, name)
+    search = cell(page, name, "search-box")
+    before = picture(search)
+    box = search.locator("input[type=text]").first
+    box.fill("something to cut wood")
+    box.press("Enter")
+    after = changed(page, search, before)
+    assert "something to cut wood" in after[1] and after[0].startswith("data:image/png")
+
+
+def test_the_slider_of_01_changes_its_picture(lab, page):
+    name = "01_modalities.ipynb"
+    open_and_run(page, lab, name)
+    explorer = cell(page, name, "explorer")
+    before = picture(explorer)
+    handle = explorer.locator(".noUi-handle").first
+    handle.focus()
+    handle.press("ArrowRight")
+    by_key = changed(page, explorer, before)
+    start, track = handle.bounding_box(), explorer.locator(".noUi-target").first
+    width = track.bounding_box()["width"]
+    page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(start["x"] - width / 3, start["y"] + start["height"] / 2, steps=5)
+    page.mouse.up()
+    assert changed(page, explorer, by_key)[1] not in (before[1], by_key[1])
+
+
+def test_a_question_of_00_replies(lab, page):
+    """Stays in the notebook that the first test left open or opens it anew."""
+    page.goto(f"{lab}/lab/tree/00_welcome.ipynb?token={TOKEN}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60 * SECOND)
