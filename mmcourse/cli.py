@@ -92,6 +92,9 @@ def run(
     numbers: Numbers = None,
     again: Annotated[bool, typer.Option(help="Run also what hasn't changed.")] = False,
     out: Annotated[Path, typer.Option(help="Where the run notebooks go.")] = OUT,
+    readme: Annotated[
+        bool, typer.Option("--readme", help="Write what was measured into the README.")
+    ] = False,
 ) -> None:
     """Run notebooks and print a table of what they found."""
     from mmcourse import notebooks
@@ -108,6 +111,8 @@ def run(
             results.append(result)
     _print(_result_table(results))
     typer.echo(f"The notebooks with their outputs are in {out}/")
+    if readme:
+        notebooks.report(results, notebooks.FOLDER.parent / "README.md")
     missed = [h["name"] for r in results for h in r.headlines if not h["beaten"]]
     if missed:
         raise notebooks.NotebookError(f"not better than its baseline: {missed}")

@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import threading
@@ -239,6 +240,36 @@ class _PeakMemory:
             except psutil.Error:  # the kernel has just ended
                 continue
             self.peak_mb = max(self.peak_mb, used)
+
+
+def report(results: list[Run], readme: Path) -> None:
+    """Write what was measured into the notebooks' headers and the README's table."""
+    rows = []
+    for result in results:
+        path = FOLDER / f"{result.name}.ipynb"
+        notebook = read(path)
+        title = notebook.cells[0]
+        seconds, memory = math.ceil(result.seconds / 5) * 5, round(result.peak_mb, -2)
+        cost = f"{seconds} s, {memory:,.0f} MB"
+        title["source"] = re.sub(
+            r"(\*\*Runs\*\*) [^(]*(?= \()", rf"\1 {cost}", title["source"]
+        )
+        write(notebook, path)
+        name = title["source"].splitlines()[0].lstrip("# ")
+        found = "<br>".join(_in_words(h) for h in result.headlines)
+        rows.append(f"| [{name}](notebooks/{path.name}) | {cost} | {found} |")
+    start, end = "<!-- measured -->\n", "<!-- /measured -->"
+    head, rest = readme.read_text("utf-8").split(start)
+    _, tail = rest.split(end)
+    table = ["| notebook | takes | finds |", "| --- | --- | --- |", *rows]
+    readme.write_text(head + start + "\n".join(table) + "\n" + end + tail, "utf-8")
+
+
+def _in_words(found: dict) -> str:
+    base = ", ".join(
+        f"{name} {value:.3g}" for name, value in found["baselines"].items()
+    )
+    return f"{found['name']}: **{found['value']:.3g}** ({base})"
 
 
 # --- clean and check --------------------------------------------------------------

@@ -19,8 +19,7 @@ OVERFULL = FRONT + "\n\n---\n\n".join(
         "## Fits",
         "## Too many lines\n\n" + "- one line more\n" * 20,
         "## Too wide\n\n`" + "wide" * 60 + "`",
-        '<!-- _class: question -->\n\n## Too high in the middle\n\n<div style="'
-        'height:650px">x</div>',
+        "<!-- _class: question -->\n\n## Too high in the middle\n\n" + "a line\n\n" * 9,
     ]
 )
 

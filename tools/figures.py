@@ -198,7 +198,7 @@ def one_or_many() -> Figure:
 def search_example() -> Figure:
     """A query and the six unseen pictures that the trained search puts first."""
     drawn, ax = canvas(11.4, 4.0)
-    query = "animals of the sea"
+    query = "sea animal"
     box(ax, 2.2, 2.9, 7.0, 1.0, "", 0)
     ax.text(5.7, 3.38, f"“{query}”", ha="center", va="center", fontsize=28)
     for k, place in enumerate(best(query, 6)):
@@ -303,7 +303,7 @@ def multiple_choice() -> Figure:
     rows = [row["name"] for row in n.rows]
     wanted = [name for name in wanted if name in rows]
     places = [rows.index(name) for name in wanted]
-    cosines = n.score(n.heads, n.texts[places], n.pictures[:, places])
+    cosines = n.score(n.heads, n.described[places], n.pictures[:, places])
     ax = drawn.subplots()
     ax.imshow(cosines)
     ax.set_yticks(range(len(wanted)), wanted)
@@ -336,7 +336,7 @@ def search_results() -> Figure:
     ways = {"chance": lambda k: k / size}
     for name in ("shuffled", "words alone"):
         ways[name] = lambda k, name=name: n.recall_at_k(n.others[name], k)
-    ways["search"] = lambda k: np.mean([n.recall_at_k(s, k) for s in n.found])
+    ways["search"] = lambda k: n.recall_at_k(n.together, k)
     groups = {name: {f"R@{k}": way(k) for k in (1, 10)} for name, way in ways.items()}
     drawn, ax = plt.subplots(figsize=(11.4, 4.8))
     pairs_of_bars(ax, groups, f"recall among {size}")
@@ -351,7 +351,7 @@ def search_hits() -> Figure:
     for i, q in enumerate(n.chosen):
         y = 4.5 - 1.1 * i
         ax.text(3.6, y + 0.45, n.unseen[q]["name"], ha="right", va="center")
-        for k, place in enumerate(n.scores[q].topk(6).indices.tolist()):
+        for k, place in enumerate(n.together[q].topk(6).indices.tolist()):
             x = 4.0 + 1.2 * k
             put(ax, drawn_well(place), x, y, 0.92)
             if place == q:
@@ -515,7 +515,7 @@ def hearing() -> Figure:
     plots.spectrogram(n.decibel.numpy(), n.seconds, "frequency bin", axes[1])
     shown = n.log_mel[0].clamp(min=-14).numpy()
     plots.spectrogram(shown, n.seconds, "mel band", axes[2])
-    titles = (f"{len(n.voice):,}", "{} × {}", "{} × {}")
+    titles = (f"{len(n.voice):,} samples", "{} × {}", "{} × {}")
     for ax, title, x in zip(axes, titles, (n.voice, n.power, n.log_mel), strict=True):
         ax.set_title(title.format(*x.shape[1:]))
     return drawn
@@ -563,7 +563,7 @@ def tubelets() -> Figure:
         framed(ax, frame.permute(1, 2, 0), 8)
         ax.set_title(f"frame {f}")
         if f in (2, 3):
-            square = {"fc": "none", "ec": ACCENT, "lw": 5}
+            square = {"fc": "none", "ec": "#c800c8", "lw": 5}
             ax.add_patch(plt.Rectangle((23.5, 31.5), 8, 8, **square))
     return drawn
 

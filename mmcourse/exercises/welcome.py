@@ -140,7 +140,7 @@ CONTRASTIVE_LOSS = Exercise(
             )
         ),
         "you summed over the batch: take the mean": (
-            lambda scores: len(scores) * (_softmaxed(scores) + _softmaxed(scores.T)) / 2
+            lambda s: len(s) * (_softmaxed(s) + _softmaxed(s.T)) / 2
         ),
         "the sign is turned: the loss must fall as the right pairs score higher": (
             lambda scores: -(_softmaxed(scores) + _softmaxed(scores.T)) / 2
