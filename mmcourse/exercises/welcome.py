@@ -37,8 +37,8 @@ COSINES = Exercise(
         ),
     },
     mistakes={
-        "you took the dot products, but the vectors keep their lengths: divide each row "
-        "by its length first": lambda a, b: a @ b.T,
+        "you took the dot products, but the vectors keep their lengths: divide each "
+        "row by its length first": lambda a, b: a @ b.T,
         "you normalised the columns (dim=0): each vector is a row, so its length is "
         "taken along dim=1": lambda a, b: (
             F.normalize(a, dim=0) @ F.normalize(b, dim=0).T
@@ -155,14 +155,14 @@ QUESTIONS = (
     Question(
         id="untrained",
         text=(
-            "Both encoders are excellent, and neither has met the other. We put random "
-            "projections on top so that the lengths fit. How often will a text find its "
-            "picture among the 263 at the first place?"
+            "Both encoders are excellent, and neither has met the other. We put "
+            "random projections on top so that the lengths fit. How often will a "
+            "text find its picture among the 263 at the first place?"
         ),
         answers={
             "about 1 time in 263": (
-                "The two spaces were learnt apart: nothing says that direction 17 of the "
-                "text space has to do with direction 17 of the picture space."
+                "The two spaces were learnt apart: nothing says that direction 17 of "
+                "the text space has to do with direction 17 of the picture space."
             ),
             "about half the time: both encoders know what a dog is": (
                 "Each knows, but in a language of its own. Nobody has told them that "
