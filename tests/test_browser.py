@@ -140,7 +140,7 @@ def page(browser):
 
 def open_and_run(page, lab, name, seconds=150):
     """Open a notebook, run all its cells, and wait until none is running."""
-    page.goto(f"{lab}/lab/tree/{name}?token={TOKEN}")
+    page.goto(f"{lab}/lab/tree/{name}?reset&token={TOKEN}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60 * SECOND)
     page.wait_for_selector("[data-status=idle]", state="attached", timeout=60 * SECOND)
     page.click('.lm-MenuBar-itemLabel:text-is("Run")')
@@ -162,7 +162,7 @@ def until(page, holds, seconds, otherwise):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"{otherwise} after {seconds} s"
-        page.wait_for_timeout(100)
+        page.wait_for_timeout(300)
 
 
 def cell(page, name, id):
