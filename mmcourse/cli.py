@@ -159,6 +159,19 @@ def slides(
         typer.echo(str(path))
 
 
+@app.command()
+def bench() -> None:
+    """Time what every notebook waits for, beside its bar."""
+    from mmcourse.bench import foundations
+
+    table = _table("what", "median", "spread", "bar")
+    for timing in foundations():
+        bar = "" if timing.bar == float("inf") else f"under {timing.bar:g} s"
+        cost = (f"{timing.median:.3f} s", f"{timing.spread:.3f} s")
+        table.add_row(timing.name, *cost, bar)
+    _print(table)
+
+
 @hygiene.command("run")
 def run_in_place(numbers: Numbers = None) -> None:
     """Execute notebooks where they lie, store their outputs, clean them."""
@@ -231,3 +244,7 @@ def _print(table) -> None:
     from rich.console import Console
 
     Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -442,7 +442,7 @@ def test_problems_finds_each_fault(tmp_path, fault, message):
             cell.outputs = [fault]
         more = [fault] if broken and "output_type" not in fault else []
         # Not with nbformat: it gives an id that stands twice a new one as it writes.
-        path.write_text(json.dumps(new_notebook(cells=[cell, *more])), "utf-8")
+        path.write_text(json.dumps(new_notebook() | {"cells": [cell, *more]}), "utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nbformat's, about that id
             return "\n".join(notebooks.problems(path))
