@@ -42,8 +42,8 @@ def foundations() -> Iterator[Timing]:
         (Path(folder) / "assets").symlink_to(assets.root() / "assets")
         os.environ["MMCOURSE_DATA"] = folder
         try:
-            yield _time("openmoji(64) built", datasets.openmoji, bar=15, tries=1)
-            yield _time("openmoji(64) loaded", datasets.openmoji, bar=1)
+            yield _time("openmoji(64) built", datasets.openmoji, bar=15.0, tries=1)
+            yield _time("openmoji(64) loaded", datasets.openmoji, bar=1.0)
         finally:
             os.environ.pop("MMCOURSE_DATA")
             if before is not None:

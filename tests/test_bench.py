@@ -10,10 +10,9 @@ from mmcourse import bench, datasets
 
 def test_the_median_and_the_spread_are_those_of_the_tries():
     pauses = iter([0.01, 0.05, 0.02])
-    timing = bench._time("pause", lambda: time.sleep(next(pauses)), bar=1)
+    timing = bench._time("pause", lambda: time.sleep(next(pauses)), bar=1.0)
     assert timing.name == "pause" and timing.bar == 1
     assert timing.median >= 0.02 and timing.spread >= 0.03
-    assert timing.median < timing.median + timing.spread
 
 
 def test_a_command_that_fails_is_not_timed():
