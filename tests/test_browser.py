@@ -119,7 +119,7 @@ def browser():
 @pytest.fixture
 def page(browser):
     """A page that remembers every error; the test fails if there was one."""
-    page = browser.new_page(viewport={"width": 1400, "height": 5000})
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(30 * SECOND)
     faults = []
     page.on("pageerror", lambda e: faults.append(f"error: {e}"))
@@ -138,7 +138,7 @@ def page(browser):
     assert found == []
 
 
-def open_and_run(page, lab, name, seconds=150):
+def open_and_run(page, lab, name, seconds=400):
     """Open a notebook, run all its cells, and wait until none is running."""
     page.goto(f"{lab}/lab/tree/{name}?reset&token={TOKEN}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60 * SECOND)
@@ -162,7 +162,7 @@ def until(page, holds, seconds, otherwise):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"{otherwise} after {seconds} s"
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(1000)
 
 
 def cell(page, name, id):
@@ -203,6 +203,7 @@ def test_the_slider_of_01_changes_its_picture(lab, page):
     explorer = cell(page, name, "explorer")
     before = picture(explorer)
     handle = explorer.locator(".noUi-handle").first
+    handle.scroll_into_view_if_needed()
     handle.focus()
     handle.press("ArrowRight")
     by_key = changed(page, explorer, before)

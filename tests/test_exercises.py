@@ -175,12 +175,15 @@ WRONG = {
         r"shape \(2,\), \(2, 2\) was due \(given an arr",
     ),
     "whole numbers": (lambda x: softmax(x).int(), "dtype int32 holds integers, floats"),
-    "property": (lambda x: softmax(x) * 2, "property: every row sums to 1"),
+    "property": (
+        lambda x: softmax(x) * 2,
+        "should hold and does not: every row sums to 1",
+    ),
     "values": (
         lambda x: softmax(2 * x),
         r"values: 0.1192 at \(0, 0\) where 0.26894 was",
     ),
-    "nan": (lambda x: softmax(x) * np.nan, "property: every row"),
+    "nan": (lambda x: softmax(x) * np.nan, "should hold and does not: every row"),
     "text": (lambda x: str(x), r"shape \(\), \(2, 2\) was due"),
     "ragged": (lambda x: [[1.0], [1.0, 2.0]], "returns list, no number or array"),
     "generator": (lambda x: (v for v in x), r"shape \(\), "),

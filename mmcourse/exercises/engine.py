@@ -133,7 +133,7 @@ def _examine(exercise: Exercise, function: Callable, passed: list[str]) -> None:
         alike = _dressed_alike(function, exercise.reference)
         for sentence, holds in exercise.properties.items():
             if not _call(lambda holds=holds: holds(alike), ()):
-                raise _Wrong(f"property: {sentence}")
+                raise _Wrong(f"this should hold and does not: {sentence}")
             passed.append(f"  ✓ {sentence}")
         for args, g, d in zip(arguments, got, due, strict=True):
             _compare_values(args, g, d)

@@ -81,7 +81,7 @@ def _count(spelled: list[list[str]], times: list[int]) -> Counter:
     return counts
 
 
-def _learn(words, merges, weigh=True, last=False, count=_count) -> list:
+def _learn(words, merges, weigh=True, tie=min, count=_count) -> list:
     """Learn ``merges`` pairs; the keywords are what can go wrong in it."""
     spelled = [list(word) for word in words]
     times = list(words.values()) if weigh else [1] * len(words)
@@ -92,7 +92,7 @@ def _learn(words, merges, weigh=True, last=False, count=_count) -> list:
             break
         most = max(counts.values())
         best = [pair for pair, n in counts.items() if n == most]
-        pair = max(best) if last else min(best)
+        pair = tie(best)
         learned.append(pair)
         spelled = [_scan(tokens, pair) for tokens in spelled]
     return learned
@@ -136,7 +136,11 @@ LEARN_MERGES = Exercise(
         "you count the pairs once and take the most frequent ones: after each merge "
         "the words are spelled anew, so count again": _without_recount,
         "of equally frequent pairs you take the last in the alphabet, and the first "
-        "was asked for: min, not max": lambda w, n: _learn(w, n, last=True),
+        "was asked for: min, not max": lambda w, n: _learn(w, n, tie=max),
+        "of equally frequent pairs you take the one you met first, as most_common "
+        "does: the first in the alphabet was asked for": lambda w, n: _learn(
+            w, n, tie=lambda best: best[0]
+        ),
         "you join the words before counting, so that pairs reach from one word into "
         "the next: count inside each word": lambda w, n: _learn(
             w, n, count=_over_borders
