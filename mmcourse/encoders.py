@@ -236,7 +236,11 @@ def _embed_texts(encoder: nn.Module, texts: Sequence[str], batch: int) -> Tensor
     for i, text in enumerate(texts):
         if not text.strip():
             raise ValueError(f"text {i} is empty: there is nothing to encode")
-    return _cached(encoder, "", [t.encode() + b"\0" for t in texts], [*texts], batch)
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # less padding
+    ordered = [texts[i] for i in by_length]
+    contents = [text.encode() + b"\0" for text in ordered]
+    features = _cached(encoder, "", contents, ordered, batch)
+    return features[torch.tensor(by_length).argsort()]
 
 
 @torch.no_grad()  # not inference_mode: a layer can be trained on what comes back
