@@ -35,7 +35,8 @@ course: assets  ## run the notebooks and print their results
 	@$(BIN)/mmcourse run $(NOTEBOOKS)
 
 test: setup-test assets  ## run the unit tests, then every notebook
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser" tests
+	$(BIN)/python -m pytest -m browser tests
 	TQDM_DISABLE=1 $(BIN)/python -m pytest $(NBVAL) notebooks
 
 lab: assets  ## open the notebooks in JupyterLab
