@@ -106,6 +106,8 @@ def spoken_words(
     """
     if len(set(voices)) < max(3, len(voices)):
         raise ValueError(f"voices={voices}: three splits need at least 3, each once")
+    if words is not None and (isinstance(words, str) or len(words) == 0):
+        raise ValueError(f'words={words!r}: give a list of words, such as ["dog"]')
     words = _default_words() if words is None else tuple(words)
     key = hashlib.sha1(repr((words, voices)).encode()).hexdigest()[:10]
     of_split = {"train": voices[:-2], "validation": voices[-2:-1], "test": voices[-1:]}

@@ -275,8 +275,9 @@ def _check(name: str, x: Tensor, axes: str) -> None:
 
 
 def _check_divides(what: str, sides: Sequence[int], step: int, name: str) -> None:
-    if step < 1:
-        raise ValueError(f"{name}={step}: choose 1 or more")
+    # einops takes 2.0 for 2, remembers it, and then fails on 2 as well
+    if not isinstance(step, int) or step < 1:
+        raise ValueError(f"{name}={step}: choose a whole number, 1 or more")
     if any(side % step for side in sides):
         shown = "x".join(map(str, sides))
         fits = "x".join(str(max(side // step, 1) * step) for side in sides)

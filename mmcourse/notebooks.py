@@ -150,6 +150,8 @@ def run_all(
 
     What each found is written beside it, so a broken run goes on where it stopped.
     """
+    if out.is_file():
+        raise NotebookError(f"--out {out} is a file: give a folder")
     for path in paths:
         record = out / f"{path.stem}.json"
         state = _state(path)
@@ -427,6 +429,12 @@ def release(out: Path, edition: Callable, folder: Path = FOLDER) -> list[Path]:
     """Write an edition of every notebook, and the pages beside them, into ``out``."""
     if out.resolve() == folder.resolve():
         raise NotebookError(f"{out} holds the source: release into another folder")
+    there = [path.name for path in select(folder=folder) if (out / path.name).exists()]
+    if there or out.is_file():
+        raise NotebookError(
+            f"{out} holds {', '.join(there) or 'a file'} already: choose a new folder, "
+            "so that nobody's work is overwritten"
+        )
     written = []
     for path in select(folder=folder):
         write(edition(read(path)), out / path.name)

@@ -142,13 +142,31 @@ def open_and_run(page, lab, name, seconds=400):
     """Open a notebook, run all its cells, and wait until none is running."""
     page.goto(f"{lab}/lab/tree/{name}?reset&token={TOKEN}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60 * SECOND)
-    page.wait_for_selector("[data-status=idle]", state="attached", timeout=60 * SECOND)
+    until(page, lambda: ready(page, lab, name), 120, "no kernel is connected")
     page.click('.lm-MenuBar-itemLabel:text-is("Run")')
     page.locator(RUN_ALL).first.click()
     until(page, lambda: "*" in prompts(page), 60, "nothing began to run")
     until(page, lambda: "*" not in prompts(page), seconds, "cells are still running")
     failed = page.locator(".jp-RenderedText[data-mime-type*=error]").all_inner_texts()
     assert failed == [] and not re.search(r"\[ \]", prompts(page))
+
+
+def ready(page, lab, name):
+    """Whether all cells are there and a kernel waits for them.
+
+    The page says idle before it has a kernel, and a click that comes then is lost: so
+    the server is asked too.
+    """
+    cells = len(notebooks.read(notebooks.FOLDER / name).cells)
+    idle = page.locator("[data-status=idle]").count() == 1
+    if not idle or page.locator(".jp-Notebook .jp-Cell").count() != cells:
+        return False
+    kernels = [
+        session["kernel"]
+        for session in page.request.get(f"{lab}/api/sessions?token={TOKEN}").json()
+        if session["path"] == name
+    ]
+    return any(k["connections"] and k["execution_state"] == "idle" for k in kernels)
 
 
 def prompts(page):

@@ -494,3 +494,11 @@ def test_every_answer_has_its_own_reply(asked):
     assert 0 <= asked.right < len(replies)
     verdicts = [asked.reply(letter).split()[1] for letter in asked.letters()]
     assert verdicts.count("Right.") == 1
+
+
+def test_a_result_that_cannot_be_read_is_incorrect_and_nothing_more():
+    knot = []
+    knot.append(knot)
+    for answer in (lambda x: torch.empty(2, 2, device="meta"), lambda x: knot):
+        report = check("softmax", answer)
+        assert report.status == "incorrect" and len(repr(report).splitlines()) <= 3

@@ -293,7 +293,7 @@ def holding(x, value):
             "image 50x64 does not divide by patch=16: crop or resize to 48x64",
         ),
         (lambda: patchify(IMAGE, 10), "8x8 does not .* resize to 10x10"),
-        (lambda: patchify(IMAGE, 0), "patch=0: choose 1 or more"),
+        (lambda: patchify(IMAGE, 0), "patch=0: choose a whole number, 1 or more"),
         (lambda: unpatchify(torch.zeros(1, 6, 12), 2), "6 patches .* a square: give"),
         (lambda: unpatchify(torch.zeros(1, 6, 12), 2, height=3), "fill height=3"),
         (lambda: unpatchify(torch.zeros(1, 6, 12), 2, height=8), "fill height=8"),
@@ -328,3 +328,10 @@ def test_all_of_it_on_a_gpu():
     torch.testing.assert_close(mel.cpu(), log_mel(audio), rtol=1e-3, atol=1e-3)
     assert inverse_log_mel(mel).is_cuda
     assert torch.equal(patchify(images.cuda(), 8).cpu(), patchify(images, 8))
+
+
+def test_a_patch_that_is_no_whole_number_spoils_nothing(unchecked):
+    image = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ValueError, match=r"patch=2\.0: choose a whole number"):
+        patchify(image, 2.0)
+    assert patchify(image, 2).shape == (1, 4, 12)

@@ -528,3 +528,9 @@ def test_write_leaves_the_old_file_where_it_fails(book, monkeypatch):
     with pytest.raises(OSError, match="full"):
         notebooks.write(new_notebook(), path)
     assert path.read_bytes() == before
+
+
+def test_a_release_overwrites_nobodys_work(tmp_path):
+    notebooks.release(tmp_path / "out", notebooks.student)
+    with pytest.raises(NotebookError, match="choose a new folder"):
+        notebooks.release(tmp_path / "out", notebooks.solved)

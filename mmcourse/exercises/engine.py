@@ -86,6 +86,11 @@ def check(id: str, function: Callable) -> Report:
         _examine(exercise, function, passed)
     except _Wrong as wrong:
         return Report(id, "incorrect", (*passed, f"  ✗ {wrong}"))
+    except (
+        Exception
+    ) as error:  # a result that can't be read: meta, self-containing, ...
+        why = f"its result can't be compared ({type(error).__name__})"
+        return Report(id, "incorrect", (*passed, f"  ✗ {why}: return plain values"))
     return Report(id, "correct", tuple(passed))
 
 
@@ -202,7 +207,10 @@ def _explain(error: BaseException, arguments: tuple) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     frames = [f for f in frames if not f.filename.startswith(here)]
     where = f" at `{frames[0].line}`" if frames and frames[0].line else ""
-    what = str(error).splitlines()[0] if str(error) else ""
+    try:
+        what = next(iter(str(error).splitlines()), "")
+    except Exception:  # an exception that can't even be printed
+        what = ""
     given = f" (given {_brief(arguments)})" if arguments else ""
     return f"it stops with {type(error).__name__}: {what}{where}{given}"
 
