@@ -456,9 +456,13 @@ def test_the_recipes_are_sound():
     make = shutil.which("make")
     if make is None:
         pytest.skip("no make here")
+    given = ["NOTEBOOKS=00,01", "PYTHON=python3.12", "ROOM=room.zip"]
+    # `make test` runs this: what it tells a make inside it must not get in
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     done = subprocess.run(
-        [make, "-n", "course", "NOTEBOOKS=00,01", "PYTHON=python3.12", "ROOM=room.zip"],
+        [make, "-n", "course", *given],
         cwd=REPO,
+        env=outside,
         capture_output=True,
         text=True,
     )
