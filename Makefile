@@ -10,7 +10,7 @@ else
 BIN := .venv/bin
 endif
 
-NBVAL := -p no:randomly -p no:cacheprovider --nbval-lax --nbval-current-env \
+NBVAL := -p no:randomly --nbval-lax --nbval-current-env \
 	--nbval-cell-timeout 120 --nbval-sanitize-with tests/nbval_sanitize.cfg -x
 
 .PHONY: help setup setup-test assets course test lab slides lint room clean
