@@ -1,9 +1,9 @@
-"""Frozen pretrained encoders: pictures and sentences to features, cached by content.
+"""Encoders: a modality goes in, tokens (B, N, D) and their mask (B, N) come out.
 
-Each is an ``nn.Module`` whose weights are never trained here. ``forward`` gives tokens
-(B, N, D) and their mask (B, N); ``pool`` makes one vector (B, D) of them. ``embed``
-takes any number of pictures or sentences and keeps the answer on disk, so that no
-picture is encoded twice. Taught in 00_welcome and 08_multimodal_pretraining.
+``pool`` makes one vector (B, D) of them. ``TextEncoder`` is ours, to train or to hold
+BERT's weights. The others are pretrained and frozen: their ``embed`` takes any number
+of pictures or sentences and keeps the answer on disk, so that nothing is encoded
+twice. Taught in 00_welcome, 03_transformer and 08_multimodal_pretraining.
 
 EfficientNet: Tan & Le, 2019, arXiv 1905.11946. MiniLM: Wang et al., 2020, arXiv
 2002.10957. Sentence embeddings by mean pooling: Reimers & Gurevych, 2019, arXiv
@@ -13,7 +13,9 @@ EfficientNet: Tan & Le, 2019, arXiv 1905.11946. MiniLM: Wang et al., 2020, arXiv
 import hashlib
 import os
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,8 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mmcourse import assets
+from mmcourse import assets, pretrained
 from mmcourse.tokenizers import pad
+from mmcourse.transformer import Encoder, TokenEmbedding
 
 
 def mean_pool(
@@ -38,6 +41,54 @@ def mean_pool(
         raise ValueError(f"row {row} of the mask is all padding: nothing to average")
     weight = mask.unsqueeze(-1).to(tokens.dtype)
     return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """What a text encoder is made of; BERT's differences are ``from_bert``'s."""
+
+    vocab: int
+    length: int
+    dim: int = 128
+    depth: int = 4
+    heads: int = 4
+    hidden: int | None = None
+    positions: Literal["learned", "sinusoidal"] = "learned"
+    pre_norm: bool = True
+    embed_norm: bool = False
+    norm_eps: float = 1e-5
+    dropout: float = 0.0
+
+
+class TextEncoder(nn.Module):
+    """Token and position embeddings, then an encoder: BERT, small or real.
+
+    Devlin et al., 2019, arXiv 1810.04805.
+    """
+
+    def __init__(self, config: TextEncoderConfig):
+        super().__init__()
+        self.config = c = config
+        norm = partial(nn.LayerNorm, eps=c.norm_eps)
+        self.embed = TokenEmbedding(c.vocab, c.length, c.dim, c.positions)
+        self.embed_norm = norm(c.dim) if c.embed_norm else nn.Identity()
+        kwargs = {"pre_norm": c.pre_norm, "norm": norm, "dropout": c.dropout}
+        self.encoder = Encoder(c.dim, c.depth, c.heads, hidden=c.hidden, **kwargs)
+
+    def forward(
+        self, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None = None
+    ) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+        """Encode token ids; ``mask`` is True where real, None where all are."""
+        x = self.encoder(self.embed_norm(self.embed(tokens)), mask)
+        return x, torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+
+    pool = staticmethod(mean_pool)
+
+    @classmethod
+    def from_bert(cls, model: nn.Module) -> "TextEncoder":
+        """Copy the weights of transformers' BertModel (MiniLM is one)."""
+        config, tensors = pretrained.of_bert(model)
+        return pretrained.load(cls(TextEncoderConfig(**config)), tensors, "from_bert")
 
 
 class EfficientNet(nn.Module):

@@ -93,7 +93,7 @@ def inline(html: str, folder: Path = FOLDER) -> str:
         except FileNotFoundError as error:
             raise SlidesError(
                 f"there is no {folder.name}/{found.group()}: "
-                "`python tools/figures.py` draws the figures"
+                "`python tools/figures` draws the figures"
             ) from error
         return "data:image/svg+xml;base64," + base64.b64encode(picture).decode()
 

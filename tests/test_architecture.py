@@ -16,9 +16,10 @@ LONGER = {"training.fit": 60}
 # A file imports only files above it in this list; those of one rank never meet.
 RANKS = [
     ["device", "assets", "losses", "metrics", "plots"],
-    ["tokenizers", "modalities", "attention", "emojis", "shapes", "speech"],
+    ["tokenizers", "modalities", "attention", "pretrained"]
+    + ["emojis", "shapes", "speech"],
     ["datasets", "transformer"],
-    ["vit", "encoders"],
+    ["vit", "encoders", "generation"],
     ["fusion"],
     ["dual_encoder", "multimodal", "vlm"],
     ["tasks"],

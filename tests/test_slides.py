@@ -118,7 +118,7 @@ def test_numbers_come_from_the_notebook(deck):
 def test_figures_are_used_and_load_nothing():
     used = {t for deck in DECKS for _, t in PICTURE.findall(deck.read_text("utf-8"))}
     drawn = {f"figures/{path.name}" for path in slides.FOLDER.glob("figures/*.svg")}
-    assert drawn == used, "draw with tools/figures.py; remove what no deck shows"
+    assert drawn == used, "draw with tools/figures; remove what no deck shows"
     for name in drawn:
         text = (slides.FOLDER / name).read_text("utf-8")
         assert not re.search(r"""<script|href="(?!#|data:)|url\((?!#)""", text), name
