@@ -132,6 +132,25 @@ def path(name: str) -> Path:
     return get([name])[0]
 
 
+def built(name: str, build: Callable[[Path], None]) -> Path:
+    """Return the cache's folder ``name``, after ``build(folder)`` where it is missing.
+
+    Whole or not at all, and by one process at a time.
+    """
+    from filelock import FileLock
+
+    folder = root() / "cache" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            part = folder.with_name(f"{name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            build(part)
+            part.replace(folder)
+    return folder
+
+
 def get(names: Iterable[str] | None = None) -> list[Path]:
     """Get these assets, or all, and return their folders; what is there costs nothing.
 

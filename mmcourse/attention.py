@@ -6,6 +6,7 @@ heads: Ainslie et al., 2023, arXiv 2305.13245. Taught in 02_self_attention.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +118,8 @@ class MultiHeadAttention(nn.Module):
     where c is x itself (self-attention) or a ``context`` (cross-attention).
     With ``kv_heads`` < ``heads``, groups of queries share keys and values. ``rotary``
     turns queries and keys by their position (``mmcourse.transformer.Rotary``);
-    ``qk_norm`` makes a normalisation for each head's queries and keys.
+    ``qk_norm`` makes a normalisation for each head's queries and keys. ``qkv_bias`` is
+    ``bias`` where None.
     """
 
     def __init__(
@@ -127,8 +129,9 @@ class MultiHeadAttention(nn.Module):
         kv_heads: int | None = None,
         *,
         bias: bool = True,
+        qkv_bias: bool | None = None,
         rotary: nn.Module | None = None,
-        qk_norm: type[nn.Module] | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -138,7 +141,8 @@ class MultiHeadAttention(nn.Module):
         self.head_dim = dim // heads
         kv_dim = kv_heads * self.head_dim
         # One product is faster than three; the first ``dim`` rows make the queries.
-        self.qkv = nn.Linear(dim, dim + 2 * kv_dim, bias=bias)
+        qkv_bias = bias if qkv_bias is None else qkv_bias
+        self.qkv = nn.Linear(dim, dim + 2 * kv_dim, bias=qkv_bias)
         self.out = nn.Linear(dim, dim, bias=bias)
         self.rotary = rotary
         self.q_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim)

@@ -33,7 +33,8 @@ def main() -> None:
         from mmcourse.notebooks import NotebookError
         from mmcourse.slides import SlidesError
 
-        if not isinstance(error, AssetError | NotebookError | SlidesError | OSError):
+        known = AssetError | NotebookError | SlidesError | OSError | ValueError
+        if not isinstance(error, known):
             raise
         typer.secho(f"mmcourse: {error}", fg="red", err=True)
         sys.exit(1)
@@ -78,13 +79,30 @@ def assets(
     elif pack is not None:
         typer.echo(f"packed {store.pack(pack)}")
     elif from_ is not None:
-        typer.echo(f"{len(store.unpack_room(from_))} assets are in {store.root()}")
+        there = store.unpack_room(from_)
+        typer.echo(f"{len(there)} assets are in {store.root()}")
+        _prepare(list(store.ASSETS))
     elif verify:
         for name in names or store.ASSETS:
             typer.echo(f"{name}: {'whole' if store.verify(name) else 'got again'}")
     else:
         there = store.get(names or None)
+        _prepare(names or list(store.ASSETS))
         typer.echo(f"{len(there)} assets are in {store.root()}")
+
+
+def _prepare(names: list[str]) -> None:
+    """Build once what several notebooks wait for, so that none of them has to."""
+    from mmcourse import datasets, generation
+
+    steps = {
+        "openmoji": datasets.openmoji,
+        "twemoji": datasets.twemoji,
+        "smollm2": generation.unpacked,
+    }
+    for name in names:
+        if name in steps:
+            steps[name]()
 
 
 @app.command()
@@ -160,16 +178,41 @@ def slides(
 
 
 @app.command()
-def bench() -> None:
-    """Time what every notebook waits for, beside its bar."""
-    from mmcourse.bench import foundations
+def bench(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="foundations, attention, encoder, vit, generate."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path(
+        "build/bench.json"
+    ),
+    readme: Annotated[
+        bool, typer.Option("--readme", help="Write the races into the README.")
+    ] = False,
+) -> None:
+    """Race our components against the libraries', on the same input in one process."""
+    from mmcourse import bench as racing
+    from mmcourse.device import describe, pick_device
+    from mmcourse.notebooks import FOLDER
 
-    table = _table("what", "median", "spread", "bar")
-    for timing in foundations():
-        bar = "" if timing.bar == float("inf") else f"under {timing.bar:g} s"
-        cost = (f"{timing.median:.3f} s", f"{timing.spread:.3f} s")
-        table.add_row(timing.name, *cost, bar)
-    _print(table)
+    where = pick_device(device)
+    results = []
+    for name in what or racing.RACES:
+        if name not in racing.RACES:
+            raise ValueError(f"nothing called {name!r} to race: {[*racing.RACES]}")
+        for result in racing.RACES[name](where):
+            results.append(result)
+            typer.echo(f"{result.name}: done", err=True)
+    for table in racing.tables(results):
+        drawn = _table(*table[0])
+        for row in table[1:]:
+            drawn.add_row(*row)
+        _print(drawn)
+    racing.save(results, out, describe(where))
+    typer.echo(f"{describe(where)}; as JSON in {out}")
+    if readme:
+        racing.report(results, FOLDER.parent / "README.md", describe(where))
 
 
 @hygiene.command("run")

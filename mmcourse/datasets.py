@@ -8,7 +8,6 @@ import ast
 import hashlib
 import html
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ import datasets as hf
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict  # beartype looks for these names
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -274,17 +272,13 @@ def _by_split_column(loaded: DatasetDict) -> dict[str, Dataset]:
 
 
 def _cached(name: str, build: Callable[[], DatasetDict]) -> DatasetDict:
-    """Load a built set, or build it: whole or not at all, by one process at a time."""
-    folder = assets.root() / "cache" / f"{name}-v{VERSION}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            part = folder.with_name(f"{folder.name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            with _without_bars():
-                build().save_to_disk(part)
-            part.replace(folder)
-    return hf.load_from_disk(folder)
+    """Load a set from its Arrow cache, built before if need be."""
+
+    def write(folder: Path) -> None:
+        with _without_bars():
+            build().save_to_disk(folder)
+
+    return hf.load_from_disk(assets.built(f"{name}-v{VERSION}", write))
 
 
 @contextmanager

@@ -46,6 +46,15 @@ def pick_device(prefer: "str | torch.device | None" = None) -> "torch.device":
     return device
 
 
+def describe(device: "torch.device") -> str:
+    """Name a device as a table of measurements should: its model, or its cores."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
 def pick_dtype(device: "torch.device") -> "torch.dtype":
     """Return bfloat16 on a GPU that computes in it, else float32.
 

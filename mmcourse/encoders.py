@@ -15,7 +15,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -53,7 +52,7 @@ class TextEncoderConfig:
     depth: int = 4
     heads: int = 4
     hidden: int | None = None
-    positions: Literal["learned", "sinusoidal"] = "learned"
+    positions: str = "learned"
     pre_norm: bool = True
     embed_norm: bool = False
     norm_eps: float = 1e-5

@@ -5,11 +5,19 @@ Top-k: Fan et al., 2018, arXiv 1805.04833; nucleus: Holtzman et al., 2019, arXiv
 03_transformer and 10_captioning.
 """
 
+import json
 import math
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from mmcourse import assets
+from mmcourse.transformer import Decoder, DecoderConfig
 
 
 def next_probabilities(
@@ -137,3 +145,41 @@ def _by_beams(model, tokens, steps, context, context_mask, beams, penalty, stop)
 def _cache(model: nn.Module, tokens: Tensor, steps: int, context: Tensor | None):
     keys = 0 if context is None else context.shape[1]
     return model.new_cache(len(tokens), tokens.shape[1] + steps, keys)
+
+
+@cache
+def smollm2() -> tuple[Decoder, object]:
+    """Load SmolLM2-135M-Instruct into our ``Decoder``; return it and its tokenizer.
+
+    The first time, transformers unpacks its 4-bit numbers (half a minute) and they are
+    kept in the cache as 540 MB of float32. Ben Allal et al., 2025, arXiv 2502.02737.
+    """
+    from transformers import AutoTokenizer
+
+    folder = unpacked()
+    config = json.loads((folder / "decoder.json").read_text(encoding="utf-8"))
+    decoder = Decoder(DecoderConfig(**config))
+    decoder.load_state_dict(load_file(folder / "decoder.safetensors"), strict=False)
+    return decoder.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def unpacked() -> Path:
+    """Return the folder of SmolLM2's weights under our names, unpacked before."""
+    return assets.built("smollm2-v1", _unpack)
+
+
+def _unpack(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = next(assets.path("smollm2").glob("*.gguf"))
+    kwargs = {"gguf_file": file.name}
+    AutoTokenizer.from_pretrained(file.parent, **kwargs).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, dtype=torch.float32, **kwargs
+    )
+    decoder = Decoder.from_llama(model)
+    tensors = decoder.state_dict()
+    del tensors["head.weight"]  # tied: the embedding's own matrix
+    save_file(tensors, folder / "decoder.safetensors")
+    config = json.dumps(asdict(decoder.config))
+    (folder / "decoder.json").write_text(config, encoding="utf-8")

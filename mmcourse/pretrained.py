@@ -89,12 +89,12 @@ REASONS = {
 
 def of_llama(model: nn.Module) -> Weights:
     """Take a LlamaForCausalLM apart: keywords of ``DecoderConfig``, tensors."""
-    c, kind = model.config, type(model).__name__
+    _refuse("from_llama", {_class(model): type(model).__name__ != "LlamaForCausalLM"})
+    c = model.config
     rope = getattr(c, "rope_parameters", None) or {}
     _refuse(
         "from_llama",
         {
-            f"the class {kind}": kind != "LlamaForCausalLM",
             f"hidden_act={c.hidden_act!r}": c.hidden_act != "silu",
             f"rotary positions of the kind {rope.get('rope_type')!r}": (
                 rope.get("rope_type") != "default"
@@ -130,11 +130,11 @@ def of_bert(model: nn.Module) -> Weights:
 
     Its first segment is added to every position; its pooler is left behind.
     """
-    c, kind = model.config, type(model).__name__
+    _refuse("from_bert", {_class(model): type(model).__name__ != "BertModel"})
+    c = model.config
     _refuse(
         "from_bert",
         {
-            f"the class {kind}": kind != "BertModel",
             f"hidden_act={c.hidden_act!r}": c.hidden_act != "gelu",
             "a decoder": getattr(c, "is_decoder", False),
         },
@@ -158,7 +158,7 @@ def of_bert(model: nn.Module) -> Weights:
 
 
 def of_timm(model: nn.Module) -> Weights:
-    """Take timm's plain vision transformer apart: keywords of ``ViTConfig``, tensors."""
+    """Take a plain ViT of timm apart: keywords of ``ViTConfig``, tensors."""
     kind = type(model).__name__
     _refuse("from_timm", {_class(model): kind != "VisionTransformer"})
     block = model.blocks[0]
@@ -167,11 +167,8 @@ def of_timm(model: nn.Module) -> Weights:
     _refuse(
         "from_timm",
         {
-            f"blocks of the class {type(block).__name__}": type(block).__name__
-            != "Block",
-            f"an MLP of the class {type(block.mlp).__name__}": (
-                type(block.mlp).__name__ != "Mlp"
-            ),
+            f"in its blocks {_class(block)}": type(block).__name__ != "Block",
+            f"in its MLP {_class(block.mlp)}": type(block.mlp).__name__ != "Mlp",
             f"the activation {type(block.mlp.act).__name__}": (
                 type(block.mlp.act) is not nn.GELU
                 or block.mlp.act.approximate != "none"
@@ -222,11 +219,11 @@ def of_hf_vit(model: nn.Module) -> Weights:
 
     DeiT's distillation token becomes a register. A pooler is left behind.
     """
-    c, kind = model.config, type(model).__name__
+    kind = type(model).__name__
     _refuse(
-        "from_hf",
-        {f"the class {kind}": kind not in ("ViTModel", "DeiTModel", "Dinov2Model")},
+        "from_hf", {_class(model): kind not in ("ViTModel", "DeiTModel", "Dinov2Model")}
     )
+    c = model.config
     _refuse(
         "from_hf",
         {
@@ -260,7 +257,7 @@ def of_hf_vit(model: nn.Module) -> Weights:
 
 
 def of_vit_s14() -> Weights:
-    """Read the assets' ViT-S/14 out of its ONNX file, at the 224 pixels it was made for.
+    """Read the assets' ViT-S/14 out of its ONNX file, made for 224 pixels.
 
     An exporter drops the names of matrices but keeps those of biases: the matrix of a
     layer is the one whose product the layer's bias is added to.

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +32,9 @@ Batch = dict[str, Tensor]
 class TrainConfig:
     """How to train. ``warmup`` is a share of all steps; the rest falls as a cosine.
 
-    ``precision`` None takes bf16 where the device computes in it. ``mixup`` > 0 mixes
-    pictures and labels and needs ``classes``. With a ``folder``, a checkpoint is
-    written every ``save_every`` steps and a killed run goes on from it.
+    ``precision`` is fp32 or bf16; None takes bf16 where the device computes in it.
+    ``mixup`` > 0 mixes pictures and labels and needs ``classes``. With a ``folder``, a
+    checkpoint is written every ``save_every`` steps and a killed run goes on from it.
     """
 
     epochs: int = 10
@@ -43,7 +42,7 @@ class TrainConfig:
     warmup: float = 0.1
     weight_decay: float = 0.05
     clip: float | None = 1.0
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: str | None = None
     mixup: float = 0.0
     classes: int | None = None
     seed: int = 0
@@ -76,7 +75,7 @@ class History:
 
     loss: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[dict[str, float | int]] = field(default_factory=list)
 
     def plot(self, ax=None):
         """Draw the loss of each step, and the validation loss after each epoch."""

@@ -8,7 +8,6 @@ arXiv 2002.05202; rotary positions: Su et al., 2021, arXiv 2104.09864. Taught in
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,11 +75,12 @@ class TokenEmbedding(nn.Module):
         self.length = length
         self.token = nn.Embedding(vocab, dim)
         nn.init.normal_(self.token.weight, std=0.02)
-        self.position = None
         if positions == "learned":
             self.position = nn.Parameter(0.02 * torch.randn(length, dim))
-        elif positions == "sinusoidal":
-            table = sinusoidal(torch.arange(length).float(), dim)
+        else:
+            table = None
+            if positions == "sinusoidal":
+                table = sinusoidal(torch.arange(length).float(), dim)
             self.register_buffer("position", table, persistent=False)
 
     def forward(self, tokens: Int[Tensor, "B N"], start: int = 0) -> Tensor:
@@ -242,8 +242,8 @@ class Encoder(nn.Module):
 class DecoderConfig:
     """What a decoder is made of.
 
-    ``length`` is the most tokens it takes; ``positions`` learned, sinusoidal or rotary.
-    The other defaults are GPT's; Llama's are in ``Decoder.from_llama``.
+    ``length`` is the most tokens it takes; ``positions`` learned, sinusoidal or rotary;
+    ``norm`` layer or rms. The defaults are GPT's; ``Decoder.from_llama`` has Llama's.
     """
 
     vocab: int
@@ -253,9 +253,9 @@ class DecoderConfig:
     heads: int = 4
     kv_heads: int | None = None
     hidden: int | None = None
-    positions: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    positions: str = "learned"
     rotary_base: float = 10_000.0
-    norm: Literal["layer", "rms"] = "layer"
+    norm: str = "layer"
     norm_eps: float = 1e-5
     gated: bool = False
     bias: bool = True

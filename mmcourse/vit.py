@@ -8,7 +8,6 @@ pooling and fixed positions: Beyer et al., 2022, arXiv 2205.01580. Taught in
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +69,10 @@ def resize_positions(
 class ViTConfig:
     """What a vision transformer is made of; the defaults are ViT-Ti/16's.
 
-    ``registers`` are extra tokens without a patch. ``pool`` makes one vector of the
-    class token or of the mean of the patches; ``norm_after`` normalises after pooling
-    instead of before. ``classes=0`` leaves the head out.
+    ``positions`` are "learned" or "sinusoidal"; ``registers`` are extra tokens without
+    a patch. ``pool`` makes one vector of the "class" token or of the "mean" of the
+    patches; ``norm_after`` normalises after pooling instead of before. ``classes=0``
+    leaves the head out.
     """
 
     image_size: int = 224
@@ -84,8 +84,8 @@ class ViTConfig:
     hidden: int | None = None
     class_token: bool = True
     registers: int = 0
-    positions: Literal["learned", "sinusoidal"] = "learned"
-    pool: Literal["class", "mean"] = "class"
+    positions: str = "learned"
+    pool: str = "class"
     norm_before: bool = False
     norm_after: bool = False
     norm_eps: float = 1e-6
@@ -99,6 +99,12 @@ class ViTConfig:
     def __post_init__(self):
         """Refuse what no picture fits and what can't be pooled."""
         _check_sides((self.image_size, self.image_size), self.patch)
+        for name, known in (
+            ("positions", ("learned", "sinusoidal")),
+            ("pool", ("class", "mean")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose from {known}")
         if self.pool == "class" and not self.class_token:
             raise ValueError('pool="class" needs class_token=True, or pool="mean"')
 
@@ -142,6 +148,7 @@ class ViT(nn.Module):
             norm=norm,
             dropout=c.dropout,
             layer_scale=c.layer_scale,
+            qkv_bias=c.qkv_bias,
             qk_norm=norm if c.qk_norm else None,
         )
         self.norm_after = nn.Identity()

@@ -8,9 +8,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")  # no window, whatever the machine
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from mmcourse import assets
+
+CUDA = torch.cuda.is_available()
 
 
 @pytest.fixture
@@ -26,3 +31,27 @@ def fresh_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(assets, "path", real_path)
     monkeypatch.setattr(assets, "root", lambda: tmp_path)
     return tmp_path / "cache"
+
+
+def _there(device: str, dtype: str):
+    needs = [pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="no GPU here")]
+    marks = needs if device == "cuda" else []
+    return pytest.param((device, dtype), marks=marks, id=f"{device}-{dtype}")
+
+
+@pytest.fixture(
+    params=[
+        _there("cpu", "float32"),
+        _there("cuda", "float32"),
+        _there("cuda", "bfloat16"),
+    ]
+)
+def place(request):
+    """A device, a dtype and the tolerance that goes with it."""
+    device, dtype = request.param
+    rough = dtype == "bfloat16"
+    return SimpleNamespace(
+        device=torch.device(device),
+        dtype=getattr(torch, dtype),
+        close={"rtol": 5e-2, "atol": 5e-2} if rough else {"rtol": 1e-4, "atol": 1e-5},
+    )

@@ -16,8 +16,11 @@ LONGER = {"training.fit": 60}
 # A file imports only files above it in this list; those of one rank never meet.
 RANKS = [
     ["device", "assets", "losses", "metrics", "plots"],
-    ["tokenizers", "modalities", "attention", "pretrained"]
-    + ["emojis", "shapes", "speech"],
+    [
+        *("tokenizers", "modalities", "emojis", "shapes", "speech"),
+        "attention",
+        "pretrained",
+    ],
     ["datasets", "transformer"],
     ["vit", "encoders", "generation"],
     ["fusion"],

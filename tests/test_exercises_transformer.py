@@ -1,0 +1,223 @@
+"""Right answers of several styles pass; wrong ones that nobody listed are refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmcourse.exercises import check
+from mmcourse.exercises.transformer import EXERCISES, QUESTIONS
+
+
+def positions_by_loop(length, dim):
+    table = np.zeros((length, dim), dtype=np.float32)
+    for n in range(length):
+        for i in range(0, dim, 2):
+            table[n, i] = math.sin(n / 10_000 ** (i / dim))
+            table[n, i + 1] = math.cos(n / 10_000 ** (i / dim))
+    return table
+
+
+def positions_by_logarithm(length, dim):
+    speed = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
+    table = torch.zeros(length, dim)
+    table[:, 0::2] = torch.sin(torch.arange(length).unsqueeze(1) * speed)
+    table[:, 1::2] = torch.cos(torch.arange(length).unsqueeze(1) * speed)
+    return table
+
+
+def positions_as_cosines(length, dim):
+    """sin a is cos(a - pi/2): one table of cosines."""
+    channel = torch.arange(dim, dtype=torch.float64)
+    angle = torch.arange(length)[:, None] / 10_000 ** ((channel // 2) * 2 / dim)
+    return torch.cos(angle - (channel % 2 == 0) * math.pi / 2)
+
+
+def step_in_torch(x, f, gain, eps):
+    norm = nn.RMSNorm(x.shape[-1], eps=eps, dtype=x.dtype)
+    with torch.no_grad():
+        norm.weight.copy_(gain)
+    return x + f(norm(x))
+
+
+def step_by_token(x, f, gain, eps):
+    rows = [gain * row * torch.rsqrt(row @ row / len(row) + eps) for row in x]
+    return f(torch.stack(rows)) + x
+
+
+def step_by_length(x, f, gain, eps):
+    square = torch.linalg.vector_norm(x, dim=1, keepdim=True) ** 2 / x.shape[1]
+    return torch.add(x, f(x / torch.sqrt(square + eps) * gain))
+
+
+def loss_in_torch(logits, tokens):
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=0
+    )
+
+
+def loss_by_loop(logits, tokens):
+    total, count = 0.0, 0
+    for row, ids in zip(logits.softmax(-1).tolist(), tokens.tolist(), strict=True):
+        for p, following in zip(row, ids[1:], strict=False):
+            if following != 0:
+                total, count = total - math.log(p[following]), count + 1
+    return total / count
+
+
+def loss_of_real_places(logits, tokens):
+    real = tokens[:, 1:] > 0
+    chosen, target = logits[:, :-1][real], tokens[:, 1:][real]
+    return -chosen.log_softmax(1)[torch.arange(len(target)), target].mean()
+
+
+def top_k_by_cutting(logits, temperature, k):
+    p = (logits / temperature).exp()
+    p[p < p.sort().values[-k]] = 0
+    return p / p.sum()
+
+
+def top_k_by_lists(logits, temperature, k):
+    best = sorted(range(len(logits)), key=lambda i: -logits[i])[:k]
+    weights = {i: math.exp(logits[i] / temperature) for i in best}
+    return [weights.get(i, 0.0) / sum(weights.values()) for i in range(len(logits))]
+
+
+def nucleus_by_loop(logits, top_p):
+    p = logits.softmax(0).tolist()
+    kept, total = {}, 0.0
+    for i in sorted(range(len(p)), key=p.__getitem__, reverse=True):
+        kept[i] = p[i]
+        total += p[i]
+        if total >= top_p:
+            break
+    return torch.tensor([kept.get(i, 0.0) / total for i in range(len(p))])
+
+
+def nucleus_by_shifted_mask(logits, top_p):
+    """The way of the best-known libraries: cut what lies behind, shifted by one."""
+    ordered, order = logits.sort(descending=True)
+    cut = ordered.softmax(-1).cumsum(-1) > top_p
+    cut[1:] = cut[:-1].clone()
+    cut[0] = False
+    logits[order[cut]] = -torch.inf
+    return logits.softmax(-1)
+
+
+@pytest.mark.parametrize(
+    "id, answer",
+    [
+        ("positions_by_hand", positions_by_loop),
+        ("positions_by_hand", positions_by_logarithm),
+        ("positions_by_hand", positions_as_cosines),
+        ("pre_norm_step", step_in_torch),
+        ("pre_norm_step", step_by_token),
+        ("pre_norm_step", step_by_length),
+        ("next_token_loss", loss_in_torch),
+        ("next_token_loss", loss_by_loop),
+        ("next_token_loss", loss_of_real_places),
+        ("top_k_probabilities", top_k_by_cutting),
+        ("top_k_probabilities", top_k_by_lists),
+        ("nucleus", nucleus_by_loop),
+        ("nucleus", nucleus_by_shifted_mask),
+    ],
+)
+def test_right_answers_of_other_styles_pass(id, answer):
+    for _ in range(3):  # inputs are random
+        report = check(id, answer)
+        assert report.status == "correct", report
+
+
+MISTAKES = [
+    pytest.param(e, message, mistake, id=f"{e.id}-{i}")
+    for e in EXERCISES
+    for i, (message, mistake) in enumerate(e.mistakes.items())
+]
+
+
+@pytest.mark.parametrize("exercise, message, mistake", MISTAKES)
+def test_a_mistake_is_recognised_as_itself(exercise, message, mistake):
+    for _ in range(3):
+        report = check(exercise.id, mistake)
+        assert report.status == "incorrect"
+        assert report.lines[-1].endswith(message)
+
+
+def joined_waves(length, dim):
+    angle = torch.arange(length)[:, None] / 10_000 ** (torch.arange(0, dim, 2) / dim)
+    return torch.hstack((torch.sin(angle), torch.cos(angle)))
+
+
+def centred_step(x, f, gain, eps):
+    norm = nn.LayerNorm(x.shape[-1], eps=eps, dtype=x.dtype)
+    return x + f(norm(x) * gain)
+
+
+def unshifted_loss(logits, tokens):
+    return F.cross_entropy(logits.transpose(1, 2), tokens, ignore_index=0)
+
+
+def heated_the_wrong_way(logits, temperature, k):
+    scaled = logits * temperature
+    out = torch.zeros_like(scaled)
+    best = scaled.topk(k)
+    out[best.indices] = best.values.softmax(0)
+    return out
+
+
+def nucleus_without_the_last(logits, top_p):
+    p = logits.softmax(-1)
+    order = p.argsort(descending=True)
+    out = torch.zeros_like(p)
+    inside = order[p[order].cumsum(-1) <= top_p]
+    out[inside] = p[inside] / p[inside].sum()
+    return out
+
+
+@pytest.mark.parametrize(
+    "id, mistaken, said",
+    [
+        ("positions_by_hand", joined_waves, "they alternate"),
+        ("pre_norm_step", centred_step, "you subtract the mean"),
+        ("next_token_loss", unshifted_loss, "aren't shifted"),
+        ("top_k_probabilities", heated_the_wrong_way, "multiply by the temperature"),
+        ("nucleus", nucleus_without_the_last, "the token that crosses p is missing"),
+    ],
+)
+def test_a_mistake_is_recognised_in_a_learners_own_words(id, mistaken, said):
+    for _ in range(3):
+        assert said in check(id, mistaken).lines[-1]
+
+
+@pytest.mark.parametrize(
+    "id, wrong",
+    [
+        ("positions_by_hand", lambda n, d: positions_by_loop(n, d)[::-1].copy()),
+        ("positions_by_hand", lambda n, d: torch.rand(n, d)),
+        ("pre_norm_step", lambda x, f, gain, eps: x + f(gain + x)),
+        ("pre_norm_step", lambda x, f, gain, eps: x),
+        ("next_token_loss", lambda logits, tokens: 2 * loss_in_torch(logits, tokens)),
+        ("next_token_loss", lambda logits, tokens: loss_in_torch(logits, tokens) + 1),
+        ("top_k_probabilities", lambda z, t, k: (z / t).softmax(0)),
+        ("nucleus", lambda z, p: z.softmax(0)),
+    ],
+)
+def test_a_wrong_answer_that_nobody_listed_is_refused(id, wrong):
+    assert check(id, wrong).status == "incorrect"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
+def test_a_wrong_shape_is_refused(exercise):
+    def cut(*arguments):
+        return torch.as_tensor(exercise.reference(*arguments)).reshape(-1)[:0]
+
+    assert check(exercise.id, cut).status == "incorrect"
+
+
+def test_every_answer_has_a_reply_of_its_own():
+    for q in QUESTIONS:
+        assert 0 <= q.right < len(q.answers)
+        assert len(set(q.answers.values())) == len(q.answers) >= 3
