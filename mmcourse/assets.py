@@ -146,7 +146,11 @@ def built(name: str, build: Callable[[Path], None]) -> Path:
             part = folder.with_name(f"{name}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
-            build(part)
+            try:
+                build(part)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
             part.replace(folder)
     return folder
 

@@ -1,5 +1,6 @@
 """The ``mmcourse`` command. Heavy imports stand inside the commands: help is quick."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,13 +18,14 @@ hygiene = typer.Typer(help="Look after the notebooks: run, clean, check.")
 app.add_typer(hygiene, name="notebooks", no_args_is_help=True)
 
 Numbers = Annotated[
-    str | None, typer.Argument(help="Numbers such as 00,01; all if none.")
+    list[str] | None, typer.Argument(help="Numbers such as 00,01; all if none.")
 ]
 OUT = Path("build/notebooks")
 
 
 def main() -> None:
     """Run the command; what goes wrong is one sentence and exit code 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # kernels end with us
     try:
         app()
     except KeyboardInterrupt:

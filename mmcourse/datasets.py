@@ -311,13 +311,12 @@ def collate(rows: list[dict], tokenizer=None, text: str = "name") -> dict[str, T
     if "image" in rows[0]:
         batch["image"] = _stack([_pixels(i, r["image"]) for i, r in enumerate(rows)])
     if "video" in rows[0]:
-        clips = [torch.as_tensor(np.asarray(r["video"])) / 255 for r in rows]
-        batch["video"] = _stack(clips)
+        batch["video"] = _stack([_frames(i, r["video"]) for i, r in enumerate(rows)])
     if "audio" in rows[0]:
         sounds = [_samples(i, r) for i, r in enumerate(rows)]
         batch["audio"] = torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
     if tokenizer is not None:
-        texts = [_text(i, r.get(text, "")) for i, r in enumerate(rows)]
+        texts = [_text(i, r, text) for i, r in enumerate(rows)]
         batch["tokens"], batch["mask"] = pad([tokenizer.encode(t) for t in texts])
     if "label" in rows[0]:
         batch["label"] = torch.tensor([r["label"] for r in rows])
@@ -341,7 +340,11 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts)
 
 
-def _pixels(i: int, image: Image.Image) -> Tensor:
+def _pixels(i: int, image) -> Tensor:
+    if not isinstance(image, Image.Image):
+        raise ValueError(
+            f"the image of row {i} is a {type(image).__name__}: give PIL pictures"
+        )
     try:
         values = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     except (OSError, SyntaxError) as error:
@@ -368,7 +371,19 @@ def _samples(i: int, row: dict) -> Tensor:
     raise ValueError(f"the audio of row {i} has {what}: leave the row out or mend it")
 
 
-def _text(i: int, text: str) -> str:
-    if not text.strip():
+def _frames(i: int, video) -> Tensor:
+    frames = np.asarray(video)
+    if frames.ndim != 4 or frames.dtype.kind not in "ui":
+        raise ValueError(
+            f"the video of row {i} has the shape {frames.shape} and holds "
+            f"{frames.dtype}: bytes (F, C, H, W) are needed"
+        )
+    return torch.as_tensor(frames) / 255
+
+
+def _text(i: int, row: dict, column: str) -> str:
+    if column not in row:
+        raise ValueError(f"row {i} has no text {column!r}: there are {sorted(row)}")
+    if not row[column].strip():
         raise ValueError(f"the text of row {i} is empty: leave the row out or fill it")
-    return text
+    return row[column]

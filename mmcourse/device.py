@@ -37,8 +37,11 @@ def pick_device(prefer: "str | torch.device | None" = None) -> "torch.device":
     names = [name for name, is_there in there.items() if is_there]
     if prefer is None:
         return torch.device(names[0])
-    device = torch.device(prefer)
-    if device.type not in names:
+    try:
+        device = torch.device(prefer)
+    except RuntimeError:  # no such kind anywhere
+        device = None
+    if device is None or device.type not in names:
         raise ValueError(
             f"prefer={str(prefer)!r} is not on this machine: choose from "
             f"{', '.join(names)}, or run `mmcourse doctor` to see why it isn't found"

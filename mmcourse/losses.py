@@ -20,7 +20,13 @@ def info_nce(
     its partner out of the batch, in both directions. ``a`` and ``b`` have rows of
     length 1; ``scale`` is one over the temperature. At chance L is ln B.
     """
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} rows, b has {len(b)}: they are pairs")
+    if not scale > 0:
+        raise ValueError(f"scale={float(scale):.3g}: one over a temperature is above 0")
     for name, x in (("a", a), ("b", b)):
+        if not x.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity: look where it comes from")
         length = x.detach().norm(dim=-1)
         if not torch.allclose(length, torch.ones_like(length), atol=1e-3):
             raise ValueError(

@@ -10,6 +10,8 @@ def ranks(scores: Float[Tensor, "Q G"]) -> Int[Tensor, " Q"]:
     A tie counts against the query: an item of equal score stands before its own, so
     that a model which gives all items one score is not rewarded.
     """
+    if not isinstance(scores, Tensor) or scores.ndim != 2:
+        raise ValueError("the scores must be a tensor (queries, items)")
     queries, items = scores.shape
     if queries > items:
         raise ValueError(

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,19 +62,26 @@ def headline(
     display({"text/plain": line, HEADLINE: record}, raw=True)
 
 
-def select(wanted: str | None = None, folder: Path = FOLDER) -> list[Path]:
-    """Return the notebooks whose numbers ("00,01") are wanted; all without a wish."""
-    found = {path.stem[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+def select(
+    wanted: str | Iterable[str] | None = None,
+    folder: Path = FOLDER,
+    suffix: str = ".ipynb",
+    what: str = "notebook",
+) -> list[Path]:
+    """Return the files whose numbers ("00,01", or 0 and 1) are wanted; all if none."""
+    files = sorted(folder.glob(f"[0-9][0-9]_*{suffix}"))
+    found = {path.stem[:2]: path for path in files}
     if not found:
-        raise NotebookError(f"no notebooks in {folder}: clone the course to have them")
-    numbers = re.split(r"[,\s]+", wanted.strip()) if wanted else [*found]
+        raise NotebookError(f"no {what}s in {folder}: clone the course to have them")
+    wanted = [wanted] if isinstance(wanted, str) else wanted or []
+    numbers = [n for part in wanted for n in re.split(r"[,\s]+", part) if n] or [*found]
     for number in numbers:
-        if number not in found:
+        if number.zfill(2) not in found:
             raise NotebookError(
-                f"there is no notebook {number!r} in {folder.name}/: "
+                f"there is no {what} {number!r} in {folder.name}/: "
                 f"choose from {', '.join(found)}"
             )
-    return [found[number] for number in numbers]
+    return [found[number.zfill(2)] for number in numbers]
 
 
 def read(path: Path):
@@ -358,8 +365,9 @@ def _lengths(notebook) -> Iterator[str]:
         folded = {"hint", "solution"} & set(cell["metadata"].get("tags", ()))
         if cell["cell_type"] == "code" and cell["source"].count("\n") >= 25:
             yield f"cell {cell['id']!r} has more than 25 lines"
-        words = len(cell["source"].split())
-        if cell["cell_type"] == "markdown" and not folded and words > 150:
+        prose = re.sub(r"\]\(\S+\)", "]", cell["source"])  # links without addresses
+        words = sum(any(c.isalpha() for c in word) for word in prose.split())
+        if cell["cell_type"] == "markdown" and not folded and words > 120:
             yield f"cell {cell['id']!r} has {words} words: 120 are the most"
 
 

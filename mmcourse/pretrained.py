@@ -164,26 +164,7 @@ def of_timm(model: nn.Module) -> Weights:
     block = model.blocks[0]
     norm = next(m for m in (model.norm, model.fc_norm) if isinstance(m, nn.LayerNorm))
     rows, columns = model.patch_embed.grid_size
-    _refuse(
-        "from_timm",
-        {
-            f"in its blocks {_class(block)}": type(block).__name__ != "Block",
-            f"in its MLP {_class(block.mlp)}": type(block.mlp).__name__ != "Mlp",
-            f"the activation {type(block.mlp.act).__name__}": (
-                type(block.mlp.act) is not nn.GELU
-                or block.mlp.act.approximate != "none"
-            ),
-            f"the pooling {model.global_pool!r}": model.global_pool
-            not in ("token", "avg"),
-            "pooling over class token and registers": model.pool_include_prefix,
-            "no positions": model.pos_embed is None,
-            "a norm after the pooling of the class token": (
-                model.global_pool == "token"
-                and not isinstance(model.fc_norm, nn.Identity)
-            ),
-            f"a grid of {rows} x {columns} patches": rows != columns,
-        },
-    )
+    _refuse("from_timm", _timms_own(model))
     first = [t[0] for t in (model.cls_token, model.reg_token) if t is not None]
     prefix = torch.cat(first) if first else None
     config = {
@@ -212,6 +193,26 @@ def of_timm(model: nn.Module) -> Weights:
     position = theirs.pop("pos_embed")[0]
     ours = _renamed(theirs, TIMM)
     return config, ours | _prefixed(prefix, position, rows * columns)
+
+
+def _timms_own(model: nn.Module) -> dict[str, bool]:
+    """Say of each feature that ours lacks whether timm's model has it."""
+    block, activation = model.blocks[0], model.blocks[0].mlp.act
+    rows, columns = model.patch_embed.grid_size
+    exact = type(activation) is nn.GELU and activation.approximate == "none"
+    by_class = model.global_pool == "token"
+    return {
+        f"in its blocks {_class(block)}": type(block).__name__ != "Block",
+        f"in its MLP {_class(block.mlp)}": type(block.mlp).__name__ != "Mlp",
+        f"the activation {type(activation).__name__}": not exact,
+        f"the pooling {model.global_pool!r}": model.global_pool not in ("token", "avg"),
+        "pooling over class token and registers": model.pool_include_prefix,
+        "no positions": model.pos_embed is None,
+        "a norm after the pooling of the class token": (
+            by_class and not isinstance(model.fc_norm, nn.Identity)
+        ),
+        f"a grid of {rows} x {columns} patches": rows != columns,
+    }
 
 
 def of_hf_vit(model: nn.Module) -> Weights:

@@ -9,7 +9,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+
+from mmcourse import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "slides"
@@ -24,13 +27,13 @@ class SlidesError(RuntimeError):
     """A deck can't be built: one sentence that says why, and the mend."""
 
 
-def build(numbers: str | None, out: Path, pdf: bool) -> list[Path]:
+def build(numbers: Iterable[str] | None, out: Path, pdf: bool) -> list[Path]:
     """Build the decks with these numbers ("00,01"; None is all) into ``out``.
 
     Each becomes one HTML file that loads nothing; with ``pdf`` also a PDF that holds
-    the speaker notes as annotations. Raises SlidesError where something is missing.
+    the speaker notes as annotations. SlidesError where something is missing.
     """
-    decks = select(numbers)
+    decks = notebooks.select(numbers, FOLDER, ".md", "deck")
     marp, browser = find_marp(), find_browser() if pdf else None
     out.mkdir(parents=True, exist_ok=True)
     written = []
@@ -44,21 +47,6 @@ def build(numbers: str | None, out: Path, pdf: bool) -> list[Path]:
             _run(marp, deck, sheets, "--pdf", "--pdf-notes", CHROME_PATH=browser)
             written.append(sheets)
     return written
-
-
-def select(wanted: str | None = None, folder: Path = FOLDER) -> list[Path]:
-    """Return the decks whose numbers ("00,01") are wanted; all without a wish."""
-    found = {path.stem[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.md"))}
-    if not found:
-        raise SlidesError(f"there are no decks in {folder}: run this in a clone")
-    numbers = re.split(r"[,\s]+", wanted.strip()) if wanted else [*found]
-    for number in numbers:
-        if number not in found:
-            raise SlidesError(
-                f"there is no deck {number!r} in {folder.name}/: "
-                f"choose from {', '.join(found)}"
-            )
-    return [found[number] for number in numbers]
 
 
 def find_marp() -> str:

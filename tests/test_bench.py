@@ -1,9 +1,11 @@
 """The benchmark measures what it says; how long that takes is no test's business."""
 
+import json
 import os
 import time
 
 import pytest
+import torch
 
 from mmcourse import bench, datasets
 
@@ -35,3 +37,90 @@ def test_the_set_is_built_anew_and_then_loaded(monkeypatch):
     assert names[-2:] == ["openmoji(64) built", "openmoji(64) loaded"]
     assert [there for _, there in seen] == [False, True, True, True]
     assert str(seen[0][0]) != before == os.environ["MMCOURSE_DATA"]
+
+
+class Clock:
+    """A stopwatch on a clock that only the racers move."""
+
+    now = 0.0
+
+    def __enter__(self):
+        self.start = Clock.now
+        return self
+
+    def __exit__(self, *_):
+        self.seconds = Clock.now - self.start
+
+
+def test_a_race_compares_round_by_round_in_both_orders(monkeypatch):
+    monkeypatch.setattr(bench, "Stopwatch", Clock)
+    order = []
+
+    def racer(name, seconds):
+        def run():
+            order.append(name)
+            Clock.now += seconds
+
+        return run
+
+    peers = {"slow": racer("slow", 8.0), "fast": racer("fast", 2.0)}
+    ours, cpu = racer("ours", 4.0), torch.device("cpu")
+    slow, fast = bench.race("wait", ours, peers, cpu, rounds=4)
+    assert (slow.peer, slow.ours, slow.theirs, slow.ratio) == ("slow", 4, 8, 0.5)
+    assert (fast.peer, fast.low, fast.ratio, fast.high) == ("fast", 2, 2, 2)
+    timed = order[6:18]  # after two warm-ups of each
+    assert timed[:3] == ["ours", "slow", "fast"] and timed[3:6] == timed[2::-1]
+    assert slow.share is None
+
+
+def test_the_peak_is_what_tensors_hold_at_once():
+    kept = []
+
+    def run():
+        a = torch.ones(2**18)  # 1 MiB
+        b = a + 1
+        del a
+        kept.append(b + 1)
+        kept.clear()
+
+    assert bench.peak_of(run, torch.device("cpu")) == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["attention", "encoder"])
+def test_the_races_run_and_both_sides_give_the_same_shape(name, monkeypatch):
+    shapes = []
+
+    def both_ways(label, modules, inputs, device, rounds=0):
+        shapes.append({who: run(*inputs).shape for who, run in modules.items()})
+        yield label
+
+    monkeypatch.setattr(bench, "both_ways", both_ways)
+    labels = list(bench.RACES[name](torch.device("cpu")))
+    assert labels and all(len(set(s.values())) == 1 and len(s) == 2 for s in shapes)
+
+
+def test_tables_json_and_the_readme(tmp_path):
+    timing = bench.Timing("import", 0.5, 0.1, 1.0)
+    race = bench.Race("vit", "timm", 0.1, 0.2, 0.5, 0.45, 0.55, 10.0, 20.0)
+    results = [timing, race]
+    first, second = bench.tables(results)
+    assert first[1] == ("import", "0.500 s", "0.100 s", "under 1 s")
+    assert second[1][2:6] == (
+        "100.0 ms",
+        "200.0 ms",
+        "0.50 (0.45 to 0.55)",
+        "10 / 20 MiB",
+    )
+    bench.save(results, tmp_path / "new" / "bench.json", "cpu")
+    stored = json.loads((tmp_path / "new" / "bench.json").read_text(encoding="utf-8"))
+    assert stored["device"] == "cpu" and stored["results"][1]["ratio"] == 0.5
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n", encoding="utf-8")
+    bench.report(results, readme, "a device")
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("a\n<!-- bench -->\nMeasured on a device.")
+    assert text.endswith("<!-- /bench -->\nb\n") and "old" not in text
+    assert "| vit | timm | 100.0 ms |" in text and "import" not in text
+    readme.write_text("nothing", encoding="utf-8")
+    with pytest.raises(ValueError, match="<!-- bench -->"):
+        bench.report(results, readme, "a device")

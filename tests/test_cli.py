@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from mmcourse import assets, cli, doctor, notebooks
+from mmcourse import assets, bench, cli, datasets, doctor, generation, notebooks
 
 COMMANDS = ["doctor", "assets", "run", "lab", "release", "slides", "notebooks"]
 HYGIENE = ["run", "clean", "check"]
@@ -181,7 +182,7 @@ def test_run_fails_where_a_result_does_not_beat_its_baseline(tiny, capsys, monke
     assert said == "mmcourse: not better than its baseline: ['R@1']"
 
 
-@pytest.mark.parametrize("wanted", ["99", "7", "07,99", "x"])
+@pytest.mark.parametrize("wanted", ["99", "8", "07,99", "x"])
 def test_an_unknown_notebook_is_one_sentence(tiny, capsys, monkeypatch, wanted):
     for command in (["run"], ["notebooks", "clean"], ["notebooks", "check"]):
         said = fails(capsys, monkeypatch, *command, wanted)
@@ -245,3 +246,31 @@ def test_lab_opens_the_first_notebook_in_its_folder(tiny, monkeypatch):
     monkeypatch.setattr(subprocess, "run", start)
     assert invoke("lab").exit_code == 0
     assert started["cwd"] == tiny and started["command"][-1] == "00_welcome.ipynb"
+
+
+def test_assets_prepares_what_notebooks_wait_for(monkeypatch):
+    done = []
+    for module, name in ((datasets, "openmoji"), (generation, "unpacked")):
+        monkeypatch.setattr(module, name, lambda name=name: done.append(name))
+    monkeypatch.setattr(assets, "get", lambda names: [Path(n) for n in names])
+    result = invoke("assets", "openmoji", "smollm2", "minilm")
+    assert result.exit_code == 0 and done == ["openmoji", "unpacked"]
+    assert "3 assets are in" in result.output
+
+
+def test_bench_prints_a_table_and_writes_json(tmp_path, monkeypatch):
+    timing = bench.Timing("a wait", 0.5, 0.1, 1.0)
+    race = bench.Race("vit", "timm", 0.1, 0.2, 0.5, 0.45, 0.55, 10.0, 20.0)
+    monkeypatch.setattr(bench, "RACES", {"vit": lambda device: [timing, race]})
+    out = tmp_path / "bench.json"
+    result = invoke("bench", "vit", "--device", "cpu", "--out", str(out))
+    assert result.exit_code == 0 and "a wait" in result.output and out.exists()
+    assert "0.50" in result.output and "cpu" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [(["nothing"], "nothing called 'nothing'"), (["--device", "tpu"], "tpu")],
+)
+def test_bench_refuses_what_isnt_there(capsys, monkeypatch, args, why):
+    assert why in fails(capsys, monkeypatch, "bench", *args)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from PIL import Image
 
 from mmcourse import assets, emojis, encoders
@@ -286,3 +287,67 @@ def test_use_on_cuda_equals_the_cpu():
     on_gpu = copy.deepcopy(encoder).cuda()
     there = on_gpu.pool(*on_gpu(tokens.cuda(), mask.cuda())).cpu()
     assert F.cosine_similarity(there, on_cpu).item() > 0.9999
+
+
+# --- ours -------------------------------------------------------------------------
+
+
+def bert(**changes):
+    kwargs = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "vocab_size": 40,
+        "max_position_embeddings": 20,
+    }
+    model = transformers.BertModel(transformers.BertConfig(**kwargs | changes)).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn_like(p)
+    return model
+
+
+def test_bert_runs_in_our_text_encoder(place):
+    theirs = bert()
+    ours = encoders.TextEncoder.from_bert(theirs).to(place.device, place.dtype)
+    theirs = theirs.to(place.device, place.dtype)
+    tokens = torch.randint(0, 40, (3, 9), device=place.device)
+    mask = torch.arange(9) < torch.tensor([[9], [5], [1]])
+    mask = mask.to(place.device)
+    with torch.no_grad():
+        expected = theirs(input_ids=tokens, attention_mask=mask.long())
+        out, same = ours(tokens, mask)
+    assert torch.equal(same, mask)
+    assert torch.allclose(out[mask], expected.last_hidden_state[mask], **place.close)
+
+
+def test_minilm_in_our_text_encoder_gives_its_sentences(fresh_cache):
+    theirs = encoders.minilm()
+    ours = encoders.TextEncoder.from_bert(theirs.model)
+    texts = ["the dog barks", "a much longer sentence about the stock market"]
+    coded = theirs.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        out = ours(coded["input_ids"], coded["attention_mask"].bool())
+        embedded = torch.nn.functional.normalize(ours.pool(*out), dim=-1)
+    assert torch.allclose(embedded, theirs.embed(texts), atol=1e-4)
+
+
+def test_our_text_encoder_without_a_mask_takes_all_for_real():
+    config = encoders.TextEncoderConfig(9, 8, 16, 1, 2, positions="sinusoidal")
+    encoder, tokens = encoders.TextEncoder(config).eval(), torch.tensor([[1, 2, 3]])
+    out, mask = encoder(tokens)
+    assert mask.all() and torch.equal(out, encoder(tokens, mask)[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "feature"),
+    [
+        (lambda: bert(hidden_act="relu"), "hidden_act='relu'"),
+        (lambda: torch.nn.Linear(2, 2), "the class Linear"),
+    ],
+)
+def test_a_bert_that_ours_is_not_is_refused(model, feature):
+    with pytest.raises(ValueError, match=feature):
+        encoders.TextEncoder.from_bert(model())

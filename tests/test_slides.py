@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mmcourse import notebooks, slides
+from mmcourse.notebooks import NotebookError
 
-DECKS = slides.select()
+DECKS = sorted(slides.FOLDER.glob("*.md"))
 NAMES = [deck.stem for deck in DECKS]
 PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)", re.DOTALL)
 each_deck = pytest.mark.parametrize("deck", DECKS, ids=NAMES)
@@ -128,15 +129,17 @@ def test_figures_are_used_and_load_nothing():
 # --- what can go wrong ----------------------------------------------------------------
 
 
-def test_decks_are_picked_by_number():
-    assert slides.select("01, 00") == [DECKS[1], DECKS[0]]
-    with pytest.raises(slides.SlidesError, match=r"no deck '77'.*choose from 00, 01"):
-        slides.select("00,77")
+def test_decks_are_picked_by_number(tmp_path):
+    picked = notebooks.select(["1, 00"], slides.FOLDER, ".md", "deck")
+    assert picked == [DECKS[1], DECKS[0]]
+    with pytest.raises(NotebookError, match=r"no deck '77'.*choose from 00, 01"):
+        slides.build(["00,77"], tmp_path, pdf=False)
 
 
-def test_no_decks(tmp_path):
-    with pytest.raises(slides.SlidesError, match="run this in a clone"):
-        slides.select(folder=tmp_path)
+def test_no_decks(tmp_path, monkeypatch):
+    monkeypatch.setattr(slides, "FOLDER", tmp_path)
+    with pytest.raises(NotebookError, match=r"no decks in .*: clone the course"):
+        slides.build(None, tmp_path, pdf=False)
 
 
 def test_no_marp(tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def _batch(rng: np.random.Generator) -> tuple:
     return _normal(rng, 2, 7, heads * width), heads
 
 
-def _cut(pattern: str, **sizes: str):
+def _cut(pattern: str):
     """Return a function that splits by an einops pattern in which h is the heads."""
     return lambda x, heads: rearrange(x, pattern, h=heads)
 
@@ -212,7 +212,8 @@ SPLIT_HEADS = Exercise(
 
 def _heads(  # the keywords are what can go wrong in it
     x, w_q, w_k, w_v, w_o, heads, mask,
-    *, width=None, bare_split=False, bare_merge=False, project=True, keys=True, axis=-1,
+    *, width=None, bare_split=False, bare_merge=False, project=True,
+    keys=True, fill=-math.inf, after=False, axis=-1,
 ) -> Tensor:  # fmt: skip
     (batch, n, dim), d = x.shape, x.shape[-1] // heads
     width = d if width is None else width
@@ -224,10 +225,11 @@ def _heads(  # the keywords are what can go wrong in it
 
     q, k, v = split(x @ w_q), split(x @ w_k), split(x @ w_v)
     scores = q @ k.mT / math.sqrt(width)
-    if mask is not None:
-        real = mask[:, None, None] if keys else mask[:, None, :, None]
-        scores = scores.masked_fill(~real, -math.inf)
-    out = scores.softmax(dim=axis) @ v
+    real = mask[:, None, None] if keys else mask[:, None, :, None]
+    if not after:
+        scores = scores.masked_fill(~real, fill)
+    weights = scores.softmax(dim=axis)
+    out = (weights * real if after else weights) @ v
     out = out if bare_merge else out.transpose(1, 2)
     return out.reshape(batch, n, dim) @ (w_o if project else torch.eye(dim))
 
@@ -281,10 +283,18 @@ MULTI_HEAD = Exercise(
         "your mask is inverted: it is True for real tokens, so hide the "
         "others": lambda *a: _heads(*a[:-1], ~a[-1]),
         "the mask is not used: no query may look at padding": lambda *a: _heads(
-            *a[:-1], None
+            *a[:-1], torch.ones_like(a[-1])
         ),
+        "you mask after the softmax: the weights that are left no longer sum to 1. "
+        "Mask the scores before it": _wrong(after=True),
+        "hidden scores become 0, but e^0 = 1, so padding still gets weight: fill with "
+        "-inf": _wrong(fill=0.0),
         "you mask queries, not keys: put the new axes before the last, "
         "mask[:, None, None, :]": _wrong(keys=False),
+        "you mask queries, not keys, and padded queries look at all keys alike: put "
+        "the new axes before the last, mask[:, None, None, :]": _wrong(
+            keys=False, fill=-1e9
+        ),
         "your softmax runs over the queries: dim=-1, so that each query's weights sum "
         "to 1": _wrong(axis=-2),
         "you multiply by the transposed matrices: here q = x @ w_q (nn.Linear stores "

@@ -364,14 +364,14 @@ EXERCISES = (EMBED_PATCHES, PREPEND_CLASS, POOL_PATCHES, NEAREST_LABELS, RESIZE_
 QUESTIONS = (
     Question(
         "no-positions",
-        "We shuffle the patches of a picture and set all positions of the patches to "
-        "zero. What happens to the logits?",
+        "We set all positions of the patches to zero and shuffle the patches of a "
+        "picture. What happens to the class token's output?",
         {
-            "they become random": "They would, if the model knew where a patch stands. "
+            "it becomes random": "It would, if the model knew where a patch stands. "
             "Which part of it could still tell?",
-            "they stay the same": "Attention is a sum over tokens, and the other "
+            "it stays the same": "Attention is a sum over tokens, and the other "
             "layers treat each token alone. Nothing but positions knows the order.",
-            "they change a little: neighbouring patches no longer touch": "Neighbours "
+            "it changes a little: neighbouring patches no longer touch": "Neighbours "
             "have no meaning to attention: every token sees every other, near or far.",
         },
         right=1,

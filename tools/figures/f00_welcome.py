@@ -199,7 +199,7 @@ def search_hits() -> Figure:
     """Five descriptions and the six pictures that score best; the right one framed."""
     n = welcome()
     drawn, ax = canvas(11.4, 5.5)
-    for i, q in enumerate(n.chosen):
+    for i, q in enumerate(n.chosen[:5]):
         y = 4.5 - 1.1 * i
         ax.text(3.6, y + 0.45, n.unseen[q]["name"], ha="right", va="center")
         for k, place in enumerate(n.together[q].topk(6).indices.tolist()):

@@ -53,12 +53,12 @@ def att_asks() -> Figure:
         ("barks", "a verb", 0.3),
     )
     for i, (word, kind, y) in enumerate(rows):
-        arrow(ax, (2.65, 2.2), (4.0, y + 0.45))
-        box(ax, 4.05, y, 2.9, 0.9, f"key of {word}: {kind}", 0)
-        arrow(ax, (7.0, y + 0.45), (8.1, y + 0.45))
+        arrow(ax, (2.65, 2.2), (3.9, y + 0.45))
+        box(ax, 3.95, y, 3.5, 0.9, f"key of {word}: {kind}", 0)
+        arrow(ax, (7.5, y + 0.45), (8.1, y + 0.45))
         box(ax, 8.15, y, 3.0, 0.9, f"value of {word}", 2)
         width = (1, 8, 3)[i]
-        ax.plot((2.65, 3.95), (2.2, y + 0.45), lw=width, color=WARM, alpha=0.5)
+        ax.plot((2.65, 3.85), (2.2, y + 0.45), lw=width, color=WARM, alpha=0.5)
     return drawn
 
 
@@ -230,7 +230,7 @@ def att_maps() -> Figure:
     for ax, kind in zip(axes, n.kinds, strict=True):
         shown = ax.imshow(n.maps[kind, "search"], aspect="auto")
         if kind == n.kinds[-1]:
-            shown.set(cmap="PuOr", clim=(-0.35, 0.35))
+            shown.set(cmap="PuOr", clim=(-0.6, 0.6))
         layer, head = n.best[kind]
         style = {"markersize": 18, "markerfacecolor": "none", "markeredgewidth": 2.5}
         ax.plot(head, layer, "o", color="black", **style)
