@@ -181,13 +181,12 @@ def vit_spread() -> Figure:
 def vit_patch_size() -> Figure:
     """Accuracy and training time by patch size."""
     n, drawn = notebook(), plt.figure(figsize=(11.4, 4.6))
-    sides = [f"{p}\n{v[0]} token{'s' * (v[0] > 1)}" for p, v in n.sizes.items()]
+    sides = [f"{p}\n({v[0]})" for p, v in n.sizes.items()]
     labels = ("test accuracy", "training (seconds)")
     for i, (ax, label) in enumerate(zip(drawn.subplots(1, 2), labels, strict=True)):
         made = ax.bar(sides, [v[i + 1] for v in n.sizes.values()], color=f"C{i}")
         ax.bar_label(made, fmt="%.2g", padding=3)
-        ax.set(xlabel="patch side in pixels", ylabel=label)
-        ax.tick_params(axis="x", labelsize=17)
+        ax.set(xlabel="patch side (number of tokens)", ylabel=label)
     return drawn
 
 
