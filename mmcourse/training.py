@@ -116,7 +116,8 @@ def fit(
     """
     accelerator = _accelerator(config)
     device, bf16 = accelerator.device, _uses_bf16(config, accelerator.device)
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), config.lr)
+    groups = _groups(model, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, config.lr, fused=True)
     model, optimizer, train = accelerator.prepare(model, optimizer, train)
     steps = config.epochs * len(train)
     history = _resume(config, steps, accelerator.unwrap_model(model), optimizer)
