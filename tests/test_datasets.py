@@ -468,7 +468,7 @@ def test_rows_that_differ_in_what_they_hold_and_no_rows_are_refused():
         ({"image": torch.ones(3, 8, 8)}, "image of row 0 is a Tensor"),
         ({"video": np.ones((2, 3, 8, 8))}, "video of row 0 .* holds float64: bytes"),
         ({"video": np.ones((3, 8, 8), np.uint8)}, r"shape \(3, 8, 8\)"),
-        ({"nmae": "dog"}, "row 0 has no text 'name': there are .'nmae'."),
+        ({"nmea": "dog"}, "row 0 has no text 'name': there are ..nmea.."),
     ],
 )
 def test_collate_names_what_it_cant_take(row, why):
@@ -477,4 +477,4 @@ def test_collate_names_what_it_cant_take(row, why):
 
 
 def test_collate_says_which_text_is_missing_only_where_one_is_wanted():
-    assert datasets.collate([{"nmae": "dog"}]) == {}
+    assert datasets.collate([{"nmea": "dog"}]) == {}
