@@ -199,11 +199,10 @@ def tf_strategies() -> Figure:
     drawn, ax = plt.subplots(figsize=(11.4, 4.6))
     for name, row in n.table.items():
         at = (row["different"], row["bits"])
-        below = name in ("beam 5", "nucleus 0.8")
+        shifts = {"beam 5": (12, -20), "temperature 0.5": (12, -22)}
+        shift = shifts.get(name, (-130, 2) if name == "nucleus 0.8" else (12, 2))
         ax.scatter(*at, s=120)
-        ax.annotate(
-            name, at, (12, -20 if below else 2), textcoords="offset points", fontsize=18
-        )
+        ax.annotate(name, at, shift, textcoords="offset points", fontsize=18)
     ax.set(
         xlabel="share of different names", ylabel="bits per character", xlim=(0, 1.3)
     )
