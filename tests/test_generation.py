@@ -130,7 +130,7 @@ def test_the_length_penalty_prefers_longer_ends():
             for row, seen in zip(p[:, 0], self.seen.tolist(), strict=True):
                 steps = [(0.6, 0.4), (0.85, 1e-9), (1e-9, 0.75)]
                 row[0], row[2] = steps[min(len(seen), 3) - 1]
-                row[1] = 1 - row[0] - row[2] + 1e-9
+                row[1] = (1 - row[0] - row[2]).clamp(min=1e-9)
             return p.log()
 
     def ends(penalty):
