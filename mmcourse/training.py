@@ -123,7 +123,8 @@ def fit(
     history = _resume(config, steps, accelerator.unwrap_model(model), optimizer)
     start, bare = len(history.loss), accelerator.unwrap_model(model)
 
-    bar = tqdm(total=steps, initial=start, desc="training", leave=False)
+    quiet = bool(os.environ.get("TQDM_DISABLE"))  # notebooks' bars don't ask for it
+    bar = tqdm(total=steps, initial=start, desc="training", leave=False, disable=quiet)
     for epoch in range(start // len(train), config.epochs):
         train.set_epoch(epoch)
         model.train()
@@ -137,11 +138,11 @@ def fit(
                 batch = mixup(batch, config.mixup, config.classes)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 value = loss(model, batch)
+            optimizer.zero_grad()
             accelerator.backward(value)
             if config.clip is not None:
                 accelerator.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
-            optimizer.zero_grad()
 
             history.loss.append(_finite(value, step))
             history.lr.append(optimizer.param_groups[0]["lr"])

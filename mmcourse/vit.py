@@ -200,7 +200,8 @@ class ViT(nn.Module):
     def pretrained(cls) -> "ViT":
         """Load the assets' ViT-S/14: DINOv2's shape, tuned to find what stands out.
 
-        It takes pictures normalised by ``IMAGENET_MEAN`` and ``IMAGENET_STD``.
+        It takes pictures from which ImageNet's mean colour was subtracted, divided by
+        its standard deviation: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
         """
         config, tensors = pretrained.of_vit_s14()
         return pretrained.load(cls(ViTConfig(**config)), tensors, "pretrained")

@@ -256,3 +256,11 @@ def test_settings_that_cant_train(changes, message):
 
 def test_an_empty_history_plots():
     assert History().plot().get_ylabel() == "loss"
+
+
+def test_gradients_left_by_an_earlier_loop_change_nothing():
+    used = net()
+    loss(used, data()).backward()
+    assert (
+        run(TrainConfig(epochs=1), used)[0].loss == run(TrainConfig(epochs=1))[0].loss
+    )
