@@ -275,7 +275,7 @@ def test_deck_opens_without_a_network(deck, built, page):
 @pytest.mark.browser
 def test_the_overflow_check_itself(tools, page, tmp_path, monkeypatch):
     (tmp_path / "00_test.md").write_text(OVERFULL, encoding="utf-8")
-    monkeypatch.setattr(slides, "select", lambda _: [tmp_path / "00_test.md"])
+    monkeypatch.setattr(slides, "FOLDER", tmp_path)
     [built] = slides.build(None, tmp_path / "out", pdf=False)
     page.goto(built.as_uri())
     found = [line.split(":")[0] for line in page.evaluate(OVERFLOWS)]
