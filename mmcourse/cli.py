@@ -35,7 +35,7 @@ def main() -> None:
         from mmcourse.notebooks import NotebookError
         from mmcourse.slides import SlidesError
 
-        known = AssetError | NotebookError | SlidesError | OSError | ValueError
+        known = AssetError | NotebookError | SlidesError | OSError
         if not isinstance(error, known):
             raise
         typer.secho(f"mmcourse: {error}", fg="red", err=True)
@@ -196,13 +196,17 @@ def bench(
     """Race our components against the libraries', on the same input in one process."""
     from mmcourse import bench as racing
     from mmcourse.device import describe, pick_device
-    from mmcourse.notebooks import FOLDER
+    from mmcourse.notebooks import FOLDER, NotebookError
 
-    where = pick_device(device)
+    try:
+        where = pick_device(device)
+    except ValueError as error:
+        raise NotebookError(str(error)) from error
     results = []
     for name in what or racing.RACES:
         if name not in racing.RACES:
-            raise ValueError(f"nothing called {name!r} to race: {[*racing.RACES]}")
+            known = ", ".join(racing.RACES)
+            raise NotebookError(f"nothing called {name!r} to race: choose from {known}")
         for result in racing.RACES[name](where):
             results.append(result)
             typer.echo(f"{result.name}: done", err=True)
