@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmcourse.exercises import check
-from mmcourse.exercises.modalities import EXERCISES, QUESTIONS
+from mmcourse.exercises.modalities import EXERCISES
 
 
 def merge_by_index(tokens, pair):
@@ -102,28 +102,7 @@ def test_right_answers_of_other_styles_pass(id, answer):
     assert check(id, answer).status == "correct", check(id, answer)
 
 
-MISTAKES = [
-    pytest.param(e, message, mistake, id=f"{e.id}-{i}")
-    for e in EXERCISES
-    for i, (message, mistake) in enumerate(e.mistakes.items())
-]
-
-
-@pytest.mark.parametrize("exercise, message, mistake", MISTAKES)
-def test_a_mistake_is_recognised_as_itself(exercise, message, mistake):
-    for _ in range(3):  # inputs are random
-        report = check(exercise.id, mistake)
-        assert report.status == "incorrect"
-        assert report.lines[-1].endswith(message)
-
-
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
 def test_a_wrong_answer_that_nobody_listed_is_refused(exercise):
     wrong = check(exercise.id, lambda *arguments: exercise.reference(*arguments)[:0])
     assert wrong.status == "incorrect"
-
-
-def test_every_answer_has_a_reply_of_its_own():
-    for q in QUESTIONS:
-        assert 0 <= q.right < len(q.answers)
-        assert len(set(q.answers.values())) == len(q.answers) >= 3
