@@ -1,16 +1,19 @@
 """The package keeps to its plan: imports point to lower ranks, and it stays small."""
 
 import ast
+import io
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mmcourse"
-MAX_COMPONENTS = 4500  # lines of what the course teaches
-MAX_MACHINERY = 2600  # lines of what runs, checks and hands it out
+# Lines of code: docstrings, comments and blank lines are for the reader, and free.
+MAX_COMPONENTS = 4500  # of what the course teaches
+MAX_MACHINERY = 2000  # of what runs, checks and hands it out
 MACHINERY = {"assets", "bench", "cli", "doctor", "notebooks", "slides", "widgets"}
 MAX_FUNCTION = 40
 LONGER = {"training.fit": 60}
@@ -36,7 +39,10 @@ RANKS = [
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # Within a folder of one rank: what its other files may import, the lowest first.
-SHARED = ["exercises.engine", "exercises.quiz"]
+SHARED = [
+    *("exercises.engine", "exercises.quiz"),
+    *("fusion.base", "fusion.feature", "fusion.hybrid"),
+]
 
 HEAVY = [
     "torch",
@@ -95,6 +101,23 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield node.name, lines
 
 
+def code_lines(source: str) -> int:
+    """How many lines hold code, rather than a docstring, a comment or nothing."""
+    documented: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            documented |= set(range(first.lineno, first.end_lineno + 1))
+    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
+    layout += (tokenize.INDENT, tokenize.DEDENT)
+    held: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in layout:
+            held |= set(range(token.start[0], token.end[0] + 1))
+    return len(held - documented)
+
+
 FILES = {dotted(file, PACKAGE): file for file in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(f.read_text(encoding="utf-8")) for name, f in FILES.items()}
 
@@ -123,10 +146,8 @@ def test_functions_are_short(name):
 
 def test_the_package_is_small():
     """A notebook's exercises are its content: like the notebook, they don't count."""
-    sizes = {
-        n: len(f.read_text(encoding="utf-8").splitlines()) for n, f in FILES.items()
-    }
-    engines = {"exercises", *SHARED}
+    sizes = {n: code_lines(f.read_text(encoding="utf-8")) for n, f in FILES.items()}
+    engines = {"exercises", "exercises.engine", "exercises.quiz"}
     machinery = {n: s for n, s in sizes.items() if n in MACHINERY | engines}
     taught = {
         n: s
@@ -159,6 +180,11 @@ def test_the_package_is_small():
 )
 def test_the_rule_itself(importer, target, allowed):
     assert may_import(importer, target) is allowed
+
+
+def test_lines_of_code_by_hand():
+    source = '"""A module."""\n\nx = [\n    1,  # one\n]\n# two\ny = """a\nb"""\n'
+    assert code_lines(source) == 5
 
 
 def test_all_forms_of_import_are_seen():

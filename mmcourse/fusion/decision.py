@@ -1,0 +1,223 @@
+"""Decision-level fusion: each modality decides by itself, then they vote or average.
+
+In: logits (B, C) of one classifier a modality. Out: log-probabilities (B, C), which
+cross entropy and argmax take as they take logits. A missing modality has no say. What
+all of these have in common: a sum over modalities, so that nothing which only two
+modalities together know can come out. Taught in 05_fusion.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmcourse.fusion.base import Fusion
+
+Logits = dict[str, Float[Tensor, "B C"]]
+LogP = Float[Tensor, "B M C"]
+There = Bool[Tensor, "B M"]
+
+
+class DecisionFusion(Fusion):
+    """Turn logits into log-probabilities and combine those; see the module.
+
+    ``calibrate`` first, on validation data, where the classifiers are over-confident.
+    """
+
+    def __init__(self, modalities: Sequence[str], classes: int):
+        super().__init__(modalities)
+        if classes < 2:
+            raise ValueError(f"classes={classes}: a decision is between two at least")
+        self.classes = classes
+        self.register_buffer("temperatures", torch.ones(len(self.modalities)))
+
+    def forward(
+        self, features: dict[str, Tensor], present: dict[str, Tensor] | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Fuse logits (B, C) into log-probabilities; see ``Fusion``."""
+        here = self.here(features, present)
+        log_p = self._log_p(features, here)
+        if here is None:
+            here = log_p.new_ones(log_p.shape[:2], dtype=torch.bool)
+        return self.fuse(log_p, here)
+
+    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+        """Combine what each modality says: log p_m, uniform where it is missing."""
+        raise NotImplementedError
+
+    def calibrate(self, features: Logits, label: Int[Tensor, " B"]) -> None:
+        """Choose the temperature of each modality that makes its p likeliest.
+
+        p = softmax(logits / t), of 200 t from 0.05 to 20. Guo et al., 2017, arXiv
+        1706.04599. Give data that the classifiers were not trained on.
+        """
+        tried = torch.logspace(-1.3, 1.3, 200, device=label.device)
+        for i, name in enumerate(self.modalities):
+            if name in features:
+                logits = features[name].detach()
+                losses = torch.stack(
+                    [F.cross_entropy(logits / t, label) for t in tried]
+                )
+                self.temperatures[i] = tried[losses.argmin()]
+
+    def _log_p(self, features: Logits, here: There | None) -> LogP:
+        wrong = {
+            n: x.shape[1] for n, x in features.items() if x.shape[1] != self.classes
+        }
+        if wrong:
+            raise ValueError(f"logits of {wrong} classes: {self.classes} are needed")
+        one = next(iter(features.values()))
+        unknown = torch.full_like(one, 1 / self.classes).log()
+        parts = [
+            (features[name] / self.temperatures[i]).log_softmax(dim=-1)
+            if name in features
+            else unknown
+            for i, name in enumerate(self.modalities)
+        ]
+        log_p = torch.stack(parts, dim=1)
+        return (
+            log_p
+            if here is None
+            else torch.where(here[..., None], log_p, unknown[:, None])
+        )
+
+
+class Average(DecisionFusion):
+    """Mean of the probabilities: p = 1/M sum_m p_m. One sure modality can't rule."""
+
+    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+        """Average over what is there."""
+        return _log_mean(log_p, here.to(log_p))
+
+
+class WeightedAverage(DecisionFusion):
+    """p = sum_m w_m p_m, weighted by how much better than chance each one decides.
+
+    ``fit`` sets w_m from accuracy on validation data; equal before. Where a modality is
+    missing, the others' weights are scaled up.
+    """
+
+    def __init__(self, modalities: Sequence[str], classes: int):
+        super().__init__(modalities, classes)
+        self.register_buffer("weights", torch.ones(len(self.modalities)))
+
+    def fit(self, features: Logits, label: Int[Tensor, " B"]) -> None:
+        """Set w_m = accuracy_m - 1/C, and at least 0.001, from validation data."""
+        right = self._log_p(features, None).argmax(dim=-1) == label[:, None]
+        above_chance = right.float().mean(dim=0) - 1 / self.classes
+        self.weights.copy_(above_chance.clamp(min=1e-3))
+
+    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+        """Average by weight over what is there."""
+        return _log_mean(log_p, here * self.weights)
+
+
+class Product(DecisionFusion):
+    """Product of experts: p ~ prod_m p_m / prior^(M - 1). Anyone can veto.
+
+    It is Bayes' rule where the modalities are independent given the class. ``prior``
+    (C,) is uniform where None; without it a frequent class would count M times.
+    Hinton, 2002, Neural Computation 14.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        classes: int,
+        prior: Float[Tensor, " C"] | None = None,
+    ):
+        super().__init__(modalities, classes)
+        prior = torch.full((classes,), 1 / classes) if prior is None else prior
+        if prior.shape != (classes,) or bool((prior <= 0).any()):
+            raise ValueError(f"prior={prior.tolist()}: give {classes} shares above 0")
+        self.register_buffer("prior", prior / prior.sum())
+
+    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+        """Add logarithms over what is there, and normalise."""
+        voices = here.to(log_p)
+        total = (log_p * voices[..., None]).sum(dim=1)
+        again = voices.sum(dim=1, keepdim=True) - 1
+        return (total - again * self.prior.log()).log_softmax(dim=-1)
+
+
+class Vote(DecisionFusion):
+    """Majority vote: the class that most modalities choose.
+
+    A modality whose best classes tie splits its vote among them. The mean probability
+    has a voice of less than one vote: it decides ties. (votes + mean p) / (M + 1).
+    """
+
+    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+        """Count the votes of what is there."""
+        voices = here.to(log_p)
+        chosen = (log_p == log_p.amax(dim=-1, keepdim=True)).to(log_p)
+        chosen = chosen / chosen.sum(dim=-1, keepdim=True)
+        votes = (chosen * voices[..., None]).sum(dim=1)
+        votes = votes + _log_mean(log_p, voices).exp().clamp(min=1e-12)
+        return (votes / votes.sum(dim=-1, keepdim=True)).log()
+
+
+class Stacking(DecisionFusion):
+    """A logistic regression on what the modalities say: W [log p_1; ...; log p_M] + b.
+
+    ``fit`` it on predictions for items that the classifiers were not trained on
+    (``out_of_fold``), or it learns to trust the one that overfits most. Wolpert, 1992.
+    """
+
+    def __init__(self, modalities: Sequence[str], classes: int):
+        super().__init__(modalities, classes)
+        self.regression = nn.Linear(len(self.modalities) * classes, classes)
+
+    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+        """Weigh every log-probability of every modality."""
+        return self.regression(log_p.flatten(1)).log_softmax(dim=-1)
+
+    def fit(
+        self, features: Logits, label: Int[Tensor, " B"], decay: float = 1e-3
+    ) -> None:
+        """Minimise cross entropy + decay |W|^2 by L-BFGS: there is one minimum."""
+        log_p = self._log_p(features, None).detach()
+        here = log_p.new_ones(log_p.shape[:2], dtype=torch.bool)
+        optimizer = torch.optim.LBFGS(
+            self.regression.parameters(), max_iter=200, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.nll_loss(self.fuse(log_p, here), label)
+            loss = loss + decay * self.regression.weight.square().sum()
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            optimizer.step(closure)
+
+
+def out_of_fold(
+    train: Callable[[Tensor], Callable[[Tensor], Tensor]],
+    n: int,
+    folds: int = 5,
+    seed: int = 0,
+) -> Float[Tensor, "B C"]:
+    """Predict each of ``n`` items by a classifier that has not seen it.
+
+    ``train(rows)`` trains on those row numbers and returns what predicts logits for
+    other row numbers; it is called ``folds`` times.
+    """
+    if not 2 <= folds <= n:
+        raise ValueError(f"folds={folds}: choose from 2 to the {n} items")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    parts = order.tensor_split(folds)
+    logits = []
+    for i, held_out in enumerate(parts):
+        rest = torch.cat([part for j, part in enumerate(parts) if j != i])
+        logits.append(train(rest)(held_out))
+    return torch.cat(logits)[order.argsort()]
+
+
+def _log_mean(log_p: LogP, weight: Float[Tensor, "B M"]) -> Float[Tensor, "B C"]:
+    """log sum_m w_m p_m, in logarithms throughout: no probability becomes zero."""
+    weight = weight / weight.sum(dim=1, keepdim=True)
+    return torch.logsumexp(log_p + weight.log()[..., None], dim=1)
