@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from mmcourse.fusion.base import Fusion
 
 Logits = dict[str, Float[Tensor, "B C"]]
-LogP = Float[Tensor, "B M C"]
-There = Bool[Tensor, "B M"]
+Scores = Float[Tensor, "B M C"]
+Here = Bool[Tensor, "B M"] | None
 
 
 class DecisionFusion(Fusion):
-    """Turn logits into log-probabilities and combine those; see the module.
+    """Combine logits z_m, each divided by its temperature; see the module.
 
     ``calibrate`` first, on validation data, where the classifiers are over-confident.
     """
@@ -38,13 +38,10 @@ class DecisionFusion(Fusion):
     ) -> Float[Tensor, "B C"]:
         """Fuse logits (B, C) into log-probabilities; see ``Fusion``."""
         here = self.here(features, present)
-        log_p = self._log_p(features, here)
-        if here is None:
-            here = log_p.new_ones(log_p.shape[:2], dtype=torch.bool)
-        return self.fuse(log_p, here)
+        return self.fuse(self._scores(features, here), here)
 
-    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
-        """Combine what each modality says: log p_m, uniform where it is missing."""
+    def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
+        """Combine what each modality says; where it is missing, z is zero: uniform."""
         raise NotImplementedError
 
     def calibrate(self, features: Logits, label: Int[Tensor, " B"]) -> None:
@@ -57,39 +54,35 @@ class DecisionFusion(Fusion):
         for i, name in enumerate(self.modalities):
             if name in features:
                 logits = features[name].detach()
-                losses = torch.stack(
-                    [F.cross_entropy(logits / t, label) for t in tried]
-                )
-                self.temperatures[i] = tried[losses.argmin()]
+                losses = [F.cross_entropy(logits / t, label) for t in tried]
+                self.temperatures[i] = tried[torch.stack(losses).argmin()]
 
-    def _log_p(self, features: Logits, here: There | None) -> LogP:
-        wrong = {
-            n: x.shape[1] for n, x in features.items() if x.shape[1] != self.classes
-        }
-        if wrong:
-            raise ValueError(f"logits of {wrong} classes: {self.classes} are needed")
-        one = next(iter(features.values()))
-        unknown = torch.full_like(one, 1 / self.classes).log()
-        parts = [
-            (features[name] / self.temperatures[i]).log_softmax(dim=-1)
-            if name in features
-            else unknown
-            for i, name in enumerate(self.modalities)
-        ]
-        log_p = torch.stack(parts, dim=1)
-        return (
-            log_p
-            if here is None
-            else torch.where(here[..., None], log_p, unknown[:, None])
-        )
+    def _scores(self, features: Logits, here: Here) -> Scores:
+        given = {name: x.shape[1] for name, x in features.items()}
+        if set(given.values()) != {self.classes}:
+            raise ValueError(f"logits of {given} classes: {self.classes} are needed")
+        nothing = torch.zeros_like(next(iter(features.values())))
+        parts = [features.get(name, nothing) for name in self.modalities]
+        z = torch.stack(parts, dim=1) / self.temperatures[:, None]
+        return z if here is None else z.masked_fill(~here[..., None], 0.0)
+
+    def _mean(self, z: Scores, weight: Float[Tensor, " M"], here: Here) -> Tensor:
+        """sum_m w_m softmax(z_m); the weights of what is there add up to 1."""
+        weight = weight.expand(z.shape[:2]) if here is None else here * weight
+        weight = weight / weight.sum(dim=1, keepdim=True)
+        return torch.einsum("bm,bmc->bc", weight.to(z), z.softmax(dim=-1))
+
+
+def _log(p: Tensor) -> Tensor:
+    return p.clamp(min=torch.finfo(p.dtype).tiny).log()
 
 
 class Average(DecisionFusion):
     """Mean of the probabilities: p = 1/M sum_m p_m. One sure modality can't rule."""
 
-    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+    def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Average over what is there."""
-        return _log_mean(log_p, here.to(log_p))
+        return _log(self._mean(z, torch.ones_like(self.temperatures), here))
 
 
 class WeightedAverage(DecisionFusion):
@@ -105,21 +98,21 @@ class WeightedAverage(DecisionFusion):
 
     def fit(self, features: Logits, label: Int[Tensor, " B"]) -> None:
         """Set w_m = accuracy_m - 1/C, and at least 0.001, from validation data."""
-        right = self._log_p(features, None).argmax(dim=-1) == label[:, None]
+        right = self._scores(features, None).argmax(dim=-1) == label[:, None]
         above_chance = right.float().mean(dim=0) - 1 / self.classes
         self.weights.copy_(above_chance.clamp(min=1e-3))
 
-    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+    def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Average by weight over what is there."""
-        return _log_mean(log_p, here * self.weights)
+        return _log(self._mean(z, self.weights, here))
 
 
 class Product(DecisionFusion):
     """Product of experts: p ~ prod_m p_m / prior^(M - 1). Anyone can veto.
 
-    It is Bayes' rule where the modalities are independent given the class. ``prior``
-    (C,) is uniform where None; without it a frequent class would count M times.
-    Hinton, 2002, Neural Computation 14.
+    In logarithms, logits are added. It is Bayes' rule where the modalities are
+    independent given the class. ``prior`` (C,) is uniform where None; a frequent class
+    would otherwise count M times. Hinton, 2002, Neural Computation 14.
     """
 
     def __init__(
@@ -134,12 +127,10 @@ class Product(DecisionFusion):
             raise ValueError(f"prior={prior.tolist()}: give {classes} shares above 0")
         self.register_buffer("prior", prior / prior.sum())
 
-    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
-        """Add logarithms over what is there, and normalise."""
-        voices = here.to(log_p)
-        total = (log_p * voices[..., None]).sum(dim=1)
-        again = voices.sum(dim=1, keepdim=True) - 1
-        return (total - again * self.prior.log()).log_softmax(dim=-1)
+    def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
+        """Add the logits of what is there, and normalise."""
+        voices = z.shape[1] if here is None else here.sum(dim=1, keepdim=True)
+        return (z.sum(dim=1) - (voices - 1) * self.prior.log()).log_softmax(dim=-1)
 
 
 class Vote(DecisionFusion):
@@ -149,14 +140,15 @@ class Vote(DecisionFusion):
     has a voice of less than one vote: it decides ties. (votes + mean p) / (M + 1).
     """
 
-    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+    def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Count the votes of what is there."""
-        voices = here.to(log_p)
-        chosen = (log_p == log_p.amax(dim=-1, keepdim=True)).to(log_p)
+        chosen = (z == z.amax(dim=-1, keepdim=True)).to(z)
         chosen = chosen / chosen.sum(dim=-1, keepdim=True)
-        votes = (chosen * voices[..., None]).sum(dim=1)
-        votes = votes + _log_mean(log_p, voices).exp().clamp(min=1e-12)
-        return (votes / votes.sum(dim=-1, keepdim=True)).log()
+        if here is not None:
+            chosen = chosen * here[..., None]
+        mean = self._mean(z, torch.ones_like(self.temperatures), here)
+        votes = chosen.sum(dim=1) + mean
+        return _log(votes / votes.sum(dim=-1, keepdim=True))
 
 
 class Stacking(DecisionFusion):
@@ -170,23 +162,23 @@ class Stacking(DecisionFusion):
         super().__init__(modalities, classes)
         self.regression = nn.Linear(len(self.modalities) * classes, classes)
 
-    def fuse(self, log_p: LogP, here: There) -> Float[Tensor, "B C"]:
+    def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Weigh every log-probability of every modality."""
+        log_p = z.log_softmax(dim=-1)
         return self.regression(log_p.flatten(1)).log_softmax(dim=-1)
 
     def fit(
         self, features: Logits, label: Int[Tensor, " B"], decay: float = 1e-3
     ) -> None:
         """Minimise cross entropy + decay |W|^2 by L-BFGS: there is one minimum."""
-        log_p = self._log_p(features, None).detach()
-        here = log_p.new_ones(log_p.shape[:2], dtype=torch.bool)
+        z = self._scores(features, None).detach()
         optimizer = torch.optim.LBFGS(
             self.regression.parameters(), max_iter=200, line_search_fn="strong_wolfe"
         )
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = F.nll_loss(self.fuse(log_p, here), label)
+            loss = F.nll_loss(self.fuse(z, None), label)
             loss = loss + decay * self.regression.weight.square().sum()
             loss.backward()
             return loss
@@ -215,9 +207,3 @@ def out_of_fold(
         rest = torch.cat([part for j, part in enumerate(parts) if j != i])
         logits.append(train(rest)(held_out))
     return torch.cat(logits)[order.argsort()]
-
-
-def _log_mean(log_p: LogP, weight: Float[Tensor, "B M"]) -> Float[Tensor, "B C"]:
-    """log sum_m w_m p_m, in logarithms throughout: no probability becomes zero."""
-    weight = weight / weight.sum(dim=1, keepdim=True)
-    return torch.logsumexp(log_p + weight.log()[..., None], dim=1)
