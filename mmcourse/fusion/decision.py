@@ -61,20 +61,27 @@ class DecisionFusion(Fusion):
         given = {name: x.shape[1] for name, x in features.items()}
         if set(given.values()) != {self.classes}:
             raise ValueError(f"logits of {given} classes: {self.classes} are needed")
-        nothing = torch.zeros_like(next(iter(features.values())))
-        parts = [features.get(name, nothing) for name in self.modalities]
+        some = next(iter(features.values()))  # in the place of one that is missing
+        parts = [features.get(name, some) for name in self.modalities]
         z = torch.stack(parts, dim=1) / self.temperatures[:, None]
         return z if here is None else z.masked_fill(~here[..., None], 0.0)
 
-    def _mean(self, z: Scores, weight: Float[Tensor, " M"], here: Here) -> Tensor:
-        """sum_m w_m softmax(z_m); the weights of what is there add up to 1."""
-        weight = weight.expand(z.shape[:2]) if here is None else here * weight
-        weight = weight / weight.sum(dim=1, keepdim=True)
-        return torch.einsum("bm,bmc->bc", weight.to(z), z.softmax(dim=-1))
+
+def _mean(
+    z: Scores, here: Here, weight: Float[Tensor, " M"] | None = None
+) -> Float[Tensor, "B C"]:
+    """sum_m w_m softmax(z_m); the weights of what is there add up to 1."""
+    p = z.softmax(dim=-1)
+    if here is None and weight is None:
+        return p.mean(dim=1)
+    if here is not None:
+        weight = here.to(p) if weight is None else here * weight
+    weight = (weight / weight.sum(dim=-1, keepdim=True)).expand(z.shape[:2])
+    return torch.einsum("bm,bmc->bc", weight.to(p), p)
 
 
 def _log(p: Tensor) -> Tensor:
-    return p.clamp(min=torch.finfo(p.dtype).tiny).log()
+    return (p + torch.finfo(p.dtype).tiny).log()
 
 
 class Average(DecisionFusion):
@@ -82,7 +89,7 @@ class Average(DecisionFusion):
 
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Average over what is there."""
-        return _log(self._mean(z, torch.ones_like(self.temperatures), here))
+        return _log(_mean(z, here))
 
 
 class WeightedAverage(DecisionFusion):
@@ -104,7 +111,7 @@ class WeightedAverage(DecisionFusion):
 
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Average by weight over what is there."""
-        return _log(self._mean(z, self.weights, here))
+        return _log(_mean(z, here, self.weights))
 
 
 class Product(DecisionFusion):
@@ -146,8 +153,7 @@ class Vote(DecisionFusion):
         chosen = chosen / chosen.sum(dim=-1, keepdim=True)
         if here is not None:
             chosen = chosen * here[..., None]
-        mean = self._mean(z, torch.ones_like(self.temperatures), here)
-        votes = chosen.sum(dim=1) + mean
+        votes = chosen.sum(dim=1) + _mean(z, here)
         return _log(votes / votes.sum(dim=-1, keepdim=True))
 
 

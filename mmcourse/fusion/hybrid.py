@@ -18,9 +18,10 @@ from mmcourse.fusion.feature import WeightedSum
 from mmcourse.transformer import MLP, Block, Encoder
 
 Tokens = Float[Tensor, "B N D"]
-Mask = Bool[Tensor, "B N"]
-# The tokens of one modality, and which are real; each modality has its own number.
-Stream = tuple[Float[Tensor, "B _ D"], Bool[Tensor, "B _"]]
+Mask = Bool[Tensor, "B N"] | None
+# The tokens of one modality, their own number, and which are real: None for every
+# stream where all are, which spares the attention its masks.
+Stream = tuple[Float[Tensor, "B _ D"], Bool[Tensor, "B _"] | None]
 
 
 class TokenFusion(Fusion):
@@ -32,7 +33,8 @@ class TokenFusion(Fusion):
         self, features: dict[str, Tensor], present: dict[str, Tensor] | None = None
     ) -> Float[Tensor, "B D"]:
         """Fuse sequences (B, N_m, D) with masks (B, N_m); see ``Fusion``."""
-        self.here(features, present)
+        if self.here(features, present) is None:
+            return self.fuse([(features[name], None) for name in self.modalities])
         return self.fuse(self._streams(features, present or {}))
 
     def fuse(self, streams: list[Stream]) -> Float[Tensor, "B D"]:
@@ -56,18 +58,26 @@ class TokenFusion(Fusion):
 def join(streams: list[Stream]) -> Stream:
     """Put streams end to end: one sequence and its mask."""
     tokens, masks = zip(*streams, strict=True)
-    return torch.cat(tokens, dim=1), torch.cat(masks, dim=1)
+    mask = None if masks[0] is None else torch.cat(masks, dim=1)
+    return torch.cat(tokens, dim=1), mask
 
 
 def pool(streams: list[Stream]) -> Float[Tensor, "B D"]:
     """Average each modality's real tokens, then the modalities that have any."""
     means = torch.stack([mean(x, real) for x, real in streams], dim=1)
-    here = torch.stack([real.any(dim=1) for _, real in streams], dim=1)
-    return mean(means, here)
+    return mean(means, _here(streams))
+
+
+def _here(streams: list[Stream]) -> Bool[Tensor, "B M"] | None:
+    if streams[0][1] is None:
+        return None
+    return torch.stack([real.any(dim=1) for _, real in streams], dim=1)
 
 
 def mean(x: Tokens, real: Mask) -> Float[Tensor, "B D"]:
     """Average the real tokens of each row; zeros where there is none."""
+    if real is None:
+        return x.mean(dim=1)
     weight = real[..., None].to(x.dtype)
     return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
@@ -229,25 +239,25 @@ class Bottleneck(TokenFusion):
 
     def fuse(self, streams: list[Stream]) -> Float[Tensor, "B D"]:
         """Pass through the layers; then pool."""
-        here = torch.stack([real.any(dim=1) for _, real in streams], dim=1)
-        z = repeat(self.shared, "z d -> b z d", b=len(here))
+        z = repeat(self.shared, "z d -> b z d", b=len(streams[0][0]))
         for i, layer in enumerate(self.layers):
             if i < self.alone:
                 parts = zip(layer, streams, strict=True)
                 streams = [(block(x, real), real) for block, (x, real) in parts]
             else:
-                streams, z = self._layer(layer, streams, z, here)
+                streams, z = self._layer(layer, streams, z)
         return pool([(self.norm(x), real) for x, real in streams])
 
-    def _layer(self, layer, streams: list[Stream], z: Tensor, here: Tensor):
+    def _layer(self, layer, streams: list[Stream], z: Float[Tensor, "B Z D"]):
         updated, copies = [], []
         for block, (x, real) in zip(layer, streams, strict=True):
-            both, mask = join([(x, real), (z, real.new_ones(z.shape[:2]))])
+            shared = None if real is None else real.new_ones(z.shape[:2])
+            both, mask = join([(x, real), (z, shared)])
             x, own = block(both, mask).split([x.shape[1], z.shape[1]], dim=1)
             updated.append((x, real))
             copies.append(own)
-        weight = here.to(z.dtype) / here.sum(dim=1, keepdim=True)
-        return updated, torch.einsum("bm,mbzd->bzd", weight, torch.stack(copies))
+        flat = torch.stack(copies, dim=1).flatten(2)
+        return updated, mean(flat, _here(streams)).view_as(z)
 
 
 class SeveralDepths(TokenFusion):
@@ -284,6 +294,9 @@ class SeveralDepths(TokenFusion):
         return torch.einsum("l,lbd->bd", weights, torch.stack(fused))
 
     def _fused(self, fusion: Fusion, streams: list[Stream]) -> Float[Tensor, "B D"]:
-        named = list(zip(self.modalities, streams, strict=True))
-        features = {name: mean(x, real) for name, (x, real) in named}
-        return fusion(features, {name: real.any(dim=1) for name, (_, real) in named})
+        means = [mean(x, real) for x, real in streams]
+        here = _here(streams)
+        present = None
+        if here is not None:
+            present = dict(zip(self.modalities, here.unbind(dim=1), strict=True))
+        return fusion(dict(zip(self.modalities, means, strict=True)), present)

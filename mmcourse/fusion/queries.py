@@ -75,20 +75,22 @@ class GatedCrossAttention(TokenFusion):
     def fuse(self, streams: list[Stream]) -> Float[Tensor, "B D"]:
         """Read through the gates; then pool the first modality."""
         (x, real), *others = streams
-        missing = ~real.any(dim=1)
-        first = torch.arange(x.shape[1], device=x.device) == 0
-        stand_in = missing[:, None] & first
-        x = torch.where(stand_in[..., None], self.absent, x)
+        if real is not None:
+            first = torch.arange(x.shape[1], device=x.device) == 0
+            stand_in = ~real.any(dim=1, keepdim=True) & first
+            x, real = torch.where(stand_in[..., None], self.absent, x), real | stand_in
         context, mask = self._context(others)
         for block in self.blocks:
             x = block(x, context, mask)
-        return mean(x, real | stand_in)
+        return mean(x, real)
 
     def _context(self, others: list[Stream]) -> Stream:
         latents = []
         for resampler, (x, real) in zip(self.resamplers, others, strict=True):
             z = resampler(x, real)
-            latents.append((z, repeat(real.any(dim=1), "b -> b k", k=z.shape[1])))
+            if real is not None:
+                real = repeat(real.any(dim=1), "b -> b k", k=z.shape[1])
+            latents.append((z, real))
         return join(latents)
 
 
@@ -144,11 +146,19 @@ class QFormer(TokenFusion):
         (context, context_mask), *others = streams
         text, real = join(others)
         q = repeat(self.queries, "q d -> b q d", b=len(text))
-        sees = qformer_mask(q.shape[1], text.shape[1], self.kind).to(text.device)
-        mask = sees & torch.cat([real.new_ones(q.shape[:2]), real], dim=1)[:, None]
+        mask = self._mask(q, text, real)
         for block in self.blocks:
             q, text = block(q, text, mask, context, context_mask)
         return self.norm(q).mean(dim=1)
+
+    def _mask(self, q: Tensor, text: Tensor, real: Tensor | None) -> Tensor | None:
+        if real is None and self.kind == "full":
+            return None
+        mask = qformer_mask(q.shape[1], text.shape[1], self.kind).to(text.device)
+        mask = mask.expand(len(q), -1, -1)
+        if real is None:
+            return mask
+        return mask & torch.cat([real.new_ones(q.shape[:2]), real], dim=1)[:, None]
 
 
 class _QFormerBlock(nn.Module):
@@ -167,9 +177,9 @@ class _QFormerBlock(nn.Module):
         self,
         q: Float[Tensor, "B Q D"],
         text: Float[Tensor, "B L D"],
-        mask: Bool[Tensor, "B N N"],
+        mask: Bool[Tensor, "B N N"] | None,
         context: Float[Tensor, "B K D"],
-        context_mask: Bool[Tensor, "B K"],
+        context_mask: Bool[Tensor, "B K"] | None,
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B L D"]]:
         x = torch.cat([q, text], dim=1)
         x = x + self.attention(self.norm(x), None, mask)
