@@ -22,12 +22,13 @@ LONGER = {"training.fit": 60}
 RANKS = [
     ["device", "assets", "losses", "metrics", "plots"],
     [
-        *("tokenizers", "modalities", "emojis", "shapes", "speech"),
+        *("tokenizers", "modalities", "digits", "emojis", "shapes", "speech"),
         "attention",
         "pretrained",
     ],
     ["datasets", "transformer"],
     ["vit", "encoders", "generation"],
+    ["signals"],
     ["fusion"],
     ["dual_encoder", "multimodal", "vlm"],
     ["tasks"],

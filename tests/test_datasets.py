@@ -478,3 +478,103 @@ def test_collate_names_what_it_cant_take(row, why):
 
 def test_collate_says_which_text_is_missing_only_where_one_is_wanted():
     assert datasets.collate([{"nmea": "dog"}]) == {}
+
+
+# --- digits seen, heard and typed; pairs of vectors --------------------------------
+
+
+@pytest.fixture(scope="module")
+def heard():
+    return datasets.digits_seen_and_heard()
+
+
+def test_digits_are_the_scans_each_once(heard):
+    from sklearn.datasets import load_digits
+
+    clean = datasets.digits_seen_and_heard(noise=0.0)
+    seen = np.stack([np.asarray(i) for s in SPLITS for i in clean[s]["image"]])
+    labels = [label for s in SPLITS for label in clean[s]["label"]]
+    real = load_digits()
+    rows = sorted(
+        zip(labels, (seen / 255 * 16).round().reshape(-1, 64).tolist(), strict=False)
+    )
+    right = sorted(
+        zip(real.target.tolist(), real.images.reshape(-1, 64).tolist(), strict=False)
+    )
+    assert rows == right
+    assert [len(heard[s]) for s in SPLITS] == [1000, 200, 597]
+
+
+def test_digits_test_voices_are_new(heard):
+    voices = [set(heard[s]["voice"]) for s in SPLITS]
+    assert not voices[2] & (voices[0] | voices[1])
+    assert not voices[0] & voices[1]
+
+
+def test_digits_are_the_same_for_every_modality(heard):
+    """Without errors, the name that is typed is the label's; with them, its length."""
+    from mmcourse.digits import NAMES
+
+    clean = datasets.digits_seen_and_heard(errors=0.0)["test"]
+    assert [NAMES[i] for i in clean["label"]] == list(clean["text"])
+    test = heard["test"]
+    assert [len(NAMES[i]) for i in test["label"]] == [len(t) for t in test["text"]]
+    right = [
+        a == b
+        for i, t in zip(test["label"], test["text"], strict=True)
+        for a, b in zip(NAMES[i], t, strict=True)
+    ]
+    assert abs(np.mean(right) - (0.4 + 0.6 / 26)) < 0.03
+
+
+def test_digits_batch_and_fit_together(heard):
+    batch = datasets.collate([heard["test"][i] for i in range(5)])
+    assert batch["image"].shape == (5, 3, 8, 8)
+    assert batch["audio"].shape == (5, 12_000)
+    assert batch["label"].shape == (5,)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"noise": -1.0}, {"errors": 1.5}, {"snr": (5.0, -5.0)}]
+)
+def test_digits_of_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=str(*wrong)):
+        datasets.digits_seen_and_heard(**wrong)
+
+
+@pytest.mark.parametrize("kind", datasets.KINDS)
+def test_interactions_are_as_informative_as_they_say(kind):
+    """The best rule for each, from the directions that the training rows show."""
+    import torch
+
+    parts = datasets.interactions(kind, n=6000)
+    train, test = parts["train"][:], parts["test"][:]
+    # The first principal axis of a modality is the direction of its bit.
+    axes = {m: torch.linalg.svd(train[m])[2][0] for m in "ab"}
+    bits = {m: test[m] @ axes[m] > 0 for m in "ab"}
+
+    def best(guess):
+        right = (guess == test["label"].bool()).float().mean().item()
+        return max(right, 1 - right)
+
+    alone = {m: best(bits[m]) for m in "ab"}
+    if kind == "redundant":
+        assert min(alone.values()) > 0.99
+    elif kind == "unique":
+        assert alone["a"] > 0.99
+        assert alone["b"] < 0.55
+    else:
+        assert max(alone.values()) < 0.55
+        assert best(bits["a"] ^ bits["b"]) > 0.985
+
+
+def test_interactions_by_hand():
+    parts = datasets.interactions("unique", n=10, width=3)
+    assert [len(parts[s]) for s in SPLITS] == [4, 3, 3]
+    assert parts["train"][:]["a"].shape == (4, 3)
+    same = datasets.interactions("unique", n=10, width=3)
+    assert (parts["test"][:]["b"] == same["test"][:]["b"]).all()
+    with pytest.raises(ValueError, match=r"kind='both': choose from .*synergistic"):
+        datasets.interactions("both")
+    with pytest.raises(ValueError, match="n=3"):
+        datasets.interactions("unique", n=3)
