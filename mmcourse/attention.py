@@ -28,6 +28,7 @@ def attention(
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     if mask is not None:
+        _check_bool(mask)
         scores = scores.masked_fill(~mask, -math.inf)
     weights = scores.softmax(dim=-1)
     if mask is not None:  # a row of -inf alone has the softmax NaN
@@ -88,6 +89,8 @@ class Attend(nn.Module):
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout={dropout} is a probability: choose 0 to 1")
         self.dropout = dropout
 
     def forward(
@@ -164,6 +167,7 @@ class MultiHeadAttention(nn.Module):
         ``cache`` keeps the keys and values: of x, all tokens so far; of a context,
         those of the first call, which later calls use again.
         """
+        _check_tokens(x, context, self.dim)
         q, k, v = self._project(x, context, cache)
         n, keys = q.shape[2], k.shape[2]
         if mask is not None:
@@ -204,6 +208,11 @@ class MultiHeadAttention(nn.Module):
 
 
 def _check_heads(dim: int, heads: int, kv_heads: int) -> None:
+    for name, size in (("dim", dim), ("heads", heads), ("kv_heads", kv_heads)):
+        if not hasattr(size, "__index__"):
+            raise ValueError(f"{name}={size} is no whole number: give an int")
+    if dim < 1:
+        raise ValueError(f"dim={dim} leaves no width for a token: choose 1 or more")
     for name, whole, part in (("dim", dim, heads), ("heads", heads, kv_heads)):
         if part < 1 or whole % part != 0:
             other = "heads" if name == "dim" else "kv_heads"
@@ -215,7 +224,29 @@ def _check_heads(dim: int, heads: int, kv_heads: int) -> None:
             )
 
 
+def _check_tokens(x: Tensor, context: Tensor | None, dim: int) -> None:
+    for name, tokens in (("x", x), ("context", context)):
+        if tokens is not None and (tokens.ndim != 3 or tokens.shape[-1] != dim):
+            raise ValueError(
+                f"{name} has the shape {tuple(tokens.shape)}: (B, N, {dim}) is needed, "
+                f"rows of tokens of width dim={dim}"
+            )
+    if context is not None and len(context) != len(x):
+        raise ValueError(
+            f"x has {len(x)} rows and context {len(context)}: each row of x needs its "
+            "own context"
+        )
+
+
+def _check_bool(mask: Tensor) -> None:
+    if mask.dtype != torch.bool:
+        raise ValueError(
+            f"the mask holds {mask.dtype}: use mask.bool(), True where a query may look"
+        )
+
+
 def _check_mask(mask: Tensor, batch: int, n: int, keys: int) -> None:
+    _check_bool(mask)
     if tuple(mask.shape) not in ((batch, keys), (batch, n, keys)):
         raise ValueError(
             f"the mask has the shape {tuple(mask.shape)}: ({batch}, {keys}) or "

@@ -85,7 +85,12 @@ def seed_everything(seed: int) -> None:
         raise ValueError(f"seed={seed} is out of range: choose one from 0 to 2**32 - 1")
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)  # of all devices
+    torch.default_generator.manual_seed(seed)
+    # torch.manual_seed would queue a call, with its stack, at every step without a GPU.
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

@@ -252,11 +252,10 @@ def efficientnet(size: int = 128) -> EfficientNet:
 def minilm() -> MiniLM:
     """Load all-MiniLM-L6-v2 from its asset with transformers."""
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # its bar over 103 tensors says nothing
     folder = assets.path("minilm")
-    model = AutoModel.from_pretrained(folder, attn_implementation="sdpa")
+    with pretrained.without_bars():
+        model = AutoModel.from_pretrained(folder, attn_implementation="sdpa")
     return MiniLM(model, AutoTokenizer.from_pretrained(folder))
 
 

@@ -92,7 +92,7 @@ def _by_token(model, tokens, steps, context, context_mask, choice, stop) -> Tens
     cache = _cache(model, tokens, steps, context)
     new, done = tokens, torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
     for _ in range(steps):
-        logits = model(new, context, context_mask, cache=cache)[:, -1]
+        logits = model(new, context, context_mask, cache=cache, last=True)[:, 0]
         if temperature == 0:
             new = logits.argmax(-1, keepdim=True)
         else:
@@ -119,7 +119,7 @@ def _by_beams(model, tokens, steps, context, context_mask, beams, penalty, stop)
     first = torch.arange(batch, device=tokens.device)[:, None] * beams
     new = tokens
     for _ in range(steps):
-        logits = model(new, context, context_mask, cache=cache)[:, -1]
+        logits = model(new, context, context_mask, cache=cache, last=True)[:, 0]
         step = logits.float().log_softmax(-1)  # (B * beams, V)
         if stop is not None:  # what has ended goes on by stop, at no cost
             step[done] = -math.inf

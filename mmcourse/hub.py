@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from mmcourse.multimodal import MultimodalConfig, MultimodalTransformer
+from mmcourse.pretrained import without_bars
 
 
 def dataclass_from(kind: type, values: Mapping):
@@ -87,10 +88,10 @@ class CourseModel(PreTrainedModel):
     def from_pretrained(cls, folder, *args, **kwargs):
         """Load a model; ValueError where the weights aren't exactly its own."""
         report = kwargs.pop("output_loading_info", False)
+        kwargs["output_loading_info"] = True
         try:
-            model, info = super().from_pretrained(
-                folder, *args, output_loading_info=True, **kwargs
-            )
+            with without_bars():
+                model, info = super().from_pretrained(folder, *args, **kwargs)
         except SafetensorError as error:
             raise ValueError(
                 f"the weights in {folder} can't be read ({error}): save or get them "
@@ -104,6 +105,11 @@ class CourseModel(PreTrainedModel):
         for name, table in model._tables.items():
             model.get_buffer(name).copy_(table)
         return (model, info) if report else model
+
+    def save_pretrained(self, folder, *args, **kwargs) -> None:
+        """Write config.json and model.safetensors into a folder."""
+        with without_bars():
+            super().save_pretrained(folder, *args, **kwargs)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Call the model."""

@@ -119,8 +119,9 @@ def spectrogram(
     P[k, f] = |sum_n w[n] x_f[n] exp(-2 pi i k n / n_fft)|^2 for frame x_f and Hann
     window w; bin k is the frequency k * sample_rate / n_fft.
     """
-    frames = frame(audio, n_fft, hop) * _hann(n_fft, audio)
-    return rearrange(torch.fft.rfft(frames).abs() ** 2, "b f s -> b s f")
+    spectrum = torch.fft.rfft(frame(audio, n_fft, hop) * _hann(n_fft, audio))
+    power = spectrum.real**2 + spectrum.imag**2  # |z|^2, without the root of abs
+    return rearrange(power, "b f s -> b s f")
 
 
 def mel_filterbank(

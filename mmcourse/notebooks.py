@@ -252,8 +252,17 @@ class _PeakMemory:
 
 
 def report(results: list[Run], readme: Path) -> None:
-    """Write what was measured into the notebooks' headers and the README's table."""
-    rows = []
+    """Write what was measured into the notebooks' headers and the README's table.
+
+    Rows of notebooks that weren't run stay as they are.
+    """
+    start, end = "<!-- measured -->\n", "<!-- /measured -->"
+    head, rest = readme.read_text("utf-8").split(start)
+    table, tail = rest.split(end)
+    rows = {}
+    for row in table.splitlines():
+        if (there := re.search(r"\(notebooks/(\S+?)\)", row)) is not None:
+            rows[there[1]] = row
     for result in results:
         path = FOLDER / f"{result.name}.ipynb"
         notebook = read(path)
@@ -266,11 +275,9 @@ def report(results: list[Run], readme: Path) -> None:
         write(notebook, path)
         name = title["source"].splitlines()[0].lstrip("# ")
         found = "<br>".join(_in_words(h) for h in result.headlines)
-        rows.append(f"| [{name}](notebooks/{path.name}) | {cost} | {found} |")
-    start, end = "<!-- measured -->\n", "<!-- /measured -->"
-    head, rest = readme.read_text("utf-8").split(start)
-    _, tail = rest.split(end)
-    table = ["| notebook | takes | finds |", "| --- | --- | --- |", *rows]
+        rows[path.name] = f"| [{name}](notebooks/{path.name}) | {cost} | {found} |"
+    by_number = [rows[name] for name in sorted(rows)]
+    table = ["| notebook | takes | finds |", "| --- | --- | --- |", *by_number]
     readme.write_text(head + start + "\n".join(table) + "\n" + end + tail, "utf-8")
 
 
@@ -433,6 +440,13 @@ def solutions(notebook) -> dict[str, str]:
     return found
 
 
+def _without_deck(notebook):
+    """Drop the link to the deck, which isn't handed out."""
+    for cell in notebook.cells:
+        cell["source"] = re.sub(r" · \[Slides\]\([^)]*\)", "", cell["source"])
+    return notebook
+
+
 def release(out: Path, edition: Callable, folder: Path = FOLDER) -> list[Path]:
     """Write an edition of every notebook, and the pages beside them, into ``out``."""
     if out.resolve() == folder.resolve():
@@ -445,7 +459,7 @@ def release(out: Path, edition: Callable, folder: Path = FOLDER) -> list[Path]:
         )
     written = []
     for path in select(folder=folder):
-        write(edition(read(path)), out / path.name)
+        write(_without_deck(edition(read(path))), out / path.name)
         written.append(out / path.name)
     for page in folder.glob("*.md"):
         (out / page.name).write_text(page.read_text("utf-8"), "utf-8")

@@ -8,6 +8,8 @@ Used by ``ViT.from_timm``, ``ViT.from_hf``, ``TextEncoder.from_bert`` and
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -296,6 +298,20 @@ def of_vit_s14() -> Weights:
         "layer_scale": 1.0,
     }
     return config, ours | _prefixed(prefix, position, 16**2)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers' bars over tensors, which say nothing, off the screen."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load(module: nn.Module, weights: dict[str, Tensor], source: str) -> nn.Module:

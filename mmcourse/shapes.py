@@ -67,12 +67,23 @@ def draw(clip: Clip, centre: tuple[float, float], size: int) -> Image.Image:
     """Draw one shape on a white square picture of ``size`` pixels."""
     large = Image.new("RGB", (size * OVERSAMPLE,) * 2, "white")
     x, y = (c * OVERSAMPLE for c in centre)
-    r = clip.radius * OVERSAMPLE
-    pen, colour = ImageDraw.Draw(large), COLOURS[clip.colour]
-    if clip.shape == "circle":
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-    elif clip.shape == "square":
-        pen.rectangle((x - r, y - r, x + r, y + r), fill=colour)
-    else:
-        pen.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=colour)
+    paint(large, clip.shape, clip.colour, (x, y), clip.radius * OVERSAMPLE)
     return large.resize((size, size), Image.Resampling.BOX)
+
+
+def paint(
+    picture: Image.Image,
+    shape: str,
+    colour: str,
+    centre: tuple[float, float],
+    radius: float,
+) -> None:
+    """Paint one shape onto a picture, over what is there; lengths in its pixels."""
+    (x, y), r = centre, radius
+    pen, fill = ImageDraw.Draw(picture), COLOURS[colour]
+    if shape == "circle":
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+    elif shape == "square":
+        pen.rectangle((x - r, y - r, x + r, y + r), fill=fill)
+    else:
+        pen.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=fill)

@@ -58,7 +58,7 @@ class AudioEncoderConfig:
 
     ``length`` is the most samples it takes. A patch is ``patch_mels`` bands high and
     ``patch_frames`` frames long. ``mean`` and ``std`` are those of the log-mel
-    numbers: the defaults were measured on the course's spoken digits.
+    numbers: the defaults were measured on clean spoken digits.
     """
 
     length: int = 24_000

@@ -318,16 +318,18 @@ class Decoder(nn.Module):
         *,
         mask: Bool[Tensor, "B N"] | None = None,
         cache: list[BlockCache] | None = None,
-    ) -> Float[Tensor, "B N V"]:
+        last: bool = False,
+    ) -> Float[Tensor, "B N2 V"]:
         """Return the logits of each next token; ``mask`` is True where real.
 
-        With a ``cache``, ``tokens`` are only those that it doesn't hold yet.
+        With a ``cache``, ``tokens`` are only those that it doesn't hold yet. ``last``:
+        of the last token alone, N2 = 1; whoever writes needs no others of a prompt.
         """
         x = self.embed(tokens, 0 if cache is None else cache[0][0].used)
         for i, block in enumerate(self.blocks):
             own = None if cache is None else cache[i]
             x = block(x, mask, context, context_mask, causal=True, cache=own)
-        return self.head(self.norm(x))
+        return self.head(self.norm(x[:, -1:] if last else x))
 
     def new_cache(self, batch: int, length: int, keys: int = 0) -> list[BlockCache]:
         """Lay out caches for ``length`` tokens and ``keys`` tokens of a context."""

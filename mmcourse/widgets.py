@@ -26,20 +26,29 @@ def explorer(
     again whenever a control changes; a ValueError is shown in place of the picture.
     """
     display(ipywidgets.VBox([*controls.values()]))
-    start = {name: control.value for name, control in controls.items()}
-    handle = plots.show(*draw(**start), updatable=True)
+
+    def drawn() -> tuple[Figure, str]:
+        return draw(**{name: control.value for name, control in controls.items()})
+
+    try:
+        handle = plots.show(*drawn(), updatable=True)
+    except ValueError as error:
+        handle = display(_refusal(error), raw=True, display_id=True)
 
     def redraw(_) -> None:
-        values = {name: control.value for name, control in controls.items()}
         try:
-            shown = plots.picture(*draw(**values))
+            shown = plots.picture(*drawn())
         except ValueError as error:
-            shown = {"text/html": f"<p>{escape(str(error))}</p>"}
+            shown = _refusal(error)
         if handle is not None:  # outside a notebook nothing can be updated
             handle.update(shown, raw=True)
 
     for control in controls.values():
         control.observe(redraw, names="value")
+
+
+def _refusal(error: ValueError) -> dict[str, str]:
+    return {"text/html": f"<p>{escape(str(error))}</p>", "text/plain": str(error)}
 
 
 def play(audio, sample_rate: int, label: str) -> HTML:

@@ -13,16 +13,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mmcourse"
 # Lines of code: docstrings, comments and blank lines are for the reader, and free.
 MAX_COMPONENTS = 4500  # of what the course teaches
-MAX_MACHINERY = 2000  # of what runs, checks and hands it out
+MAX_MACHINERY = 2200  # of what runs, checks, races and hands it out
 MACHINERY = {"assets", "bench", "cli", "doctor", "notebooks", "slides", "widgets"}
 MAX_FUNCTION = 40
 LONGER = {"training.fit": 60}
 
 # A file imports only files above it in this list; those of one rank never meet.
 RANKS = [
-    ["device", "assets", "losses", "metrics", "plots"],
+    ["device", "assets", "losses", "metrics", "plots", "shapes"],
     [
-        *("tokenizers", "modalities", "digits", "emojis", "shapes", "speech"),
+        *("tokenizers", "modalities", "digits", "emojis", "scenes", "speech"),
         "attention",
         "pretrained",
     ],
@@ -43,6 +43,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 SHARED = [
     *("exercises.engine", "exercises.quiz"),
     *("fusion.base", "fusion.feature", "fusion.hybrid"),
+    "bench.timing",
 ]
 
 HEAVY = [
@@ -149,7 +150,9 @@ def test_the_package_is_small():
     """A notebook's exercises are its content: like the notebook, they don't count."""
     sizes = {n: code_lines(f.read_text(encoding="utf-8")) for n, f in FILES.items()}
     engines = {"exercises", "exercises.engine", "exercises.quiz"}
-    machinery = {n: s for n, s in sizes.items() if n in MACHINERY | engines}
+    machinery = {
+        n: s for n, s in sizes.items() if n in engines or n.split(".")[0] in MACHINERY
+    }
     taught = {
         n: s
         for n, s in sizes.items()

@@ -13,6 +13,7 @@ from mmcourse.attention import (
     Attend,
     KVCache,
     MultiHeadAttention,
+    _check_heads,
     attention,
     causal_mask,
 )
@@ -212,12 +213,36 @@ def test_dropout_only_in_training():
     assert isinstance(layer.attend, Attend)
 
 
+X = torch.randn(2, 3, 8)
+
+
+def multi(*args, **kwargs):
+    """Call a layer of width 8 as a learner does: nobody checks the shapes before."""
+    return MultiHeadAttention.forward.__wrapped__(
+        MultiHeadAttention(8, 2), *args, **kwargs
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: MultiHeadAttention(100, 3), "dim=100 is not divisible by heads=3"),
         (lambda: MultiHeadAttention(12, 4, 3), "heads=4 is not divisible by kv_heads"),
         (lambda: MultiHeadAttention(12, 0), "heads=0: choose heads from 1, 2, 3"),
+        (lambda: MultiHeadAttention(0, 1), "dim=0 leaves no width for a token"),
+        (lambda: _check_heads.__wrapped__(12, 2.0, 2), "heads=2.0 is no whole number"),
+        (lambda: MultiHeadAttention(8, 2, dropout=-0.1), "dropout=-0.1 is a probab"),
+        (lambda: Attend(1.5), "dropout=1.5 is a probability: choose 0 to 1"),
+        (lambda: multi(torch.randn(3, 8)), r"x has the shape \(3, 8\): \(B, N, 8\) is"),
+        (lambda: multi(torch.randn(2, 1, 3, 8)), r"x has the shape \(2, 1, 3, 8\)"),
+        (lambda: multi(torch.randn(2, 3, 9)), "rows of tokens of width dim=8"),
+        (lambda: multi(X, torch.randn(2, 3)), r"context has the shape \(2, 3\)"),
+        (lambda: multi(X, torch.randn(1, 3, 8)), "x has 2 rows and context 1: each"),
+        (lambda: multi(X, mask=torch.ones(2, 3)), r"torch.float32: use mask.bool\(\)"),
+        (
+            lambda: attention.__wrapped__(X, X, X, torch.ones(3, 3, dtype=torch.int)),
+            r"the mask holds torch.int32: use mask.bool\(\), True where a query may",
+        ),
         (
             lambda: MultiHeadAttention(8, 2)(
                 torch.randn(2, 3, 8), mask=torch.ones(2, 4, dtype=torch.bool)

@@ -3,23 +3,25 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from mmcourse import bench, datasets
+from mmcourse.bench import components, fusions, timing
 
 
 def test_the_median_and_the_spread_are_those_of_the_tries():
     pauses = iter([0.01, 0.05, 0.02])
-    timing = bench._time("pause", lambda: time.sleep(next(pauses)), bar=1.0)
-    assert timing.name == "pause" and timing.bar == 1
-    assert timing.median >= 0.02 and timing.spread >= 0.03
+    taken = components._time("pause", lambda: time.sleep(next(pauses)), bar=1.0)
+    assert taken.name == "pause" and taken.bar == 1
+    assert taken.median >= 0.02 and taken.spread >= 0.03
 
 
 def test_a_command_that_fails_is_not_timed():
-    with pytest.raises(bench.subprocess.CalledProcessError):
-        bench._run([bench.sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(components.subprocess.CalledProcessError):
+        components._run([components.sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_the_set_is_built_anew_and_then_loaded(monkeypatch):
@@ -33,7 +35,7 @@ def test_the_set_is_built_anew_and_then_loaded(monkeypatch):
 
     before = os.environ["MMCOURSE_DATA"]
     monkeypatch.setattr(datasets, "openmoji", openmoji)
-    names = [timing.name for timing in bench.foundations()]
+    names = [taken.name for taken in components.foundations()]
     assert names[-2:] == ["openmoji(64) built", "openmoji(64) loaded"]
     assert [there for _, there in seen] == [False, True, True, True]
     assert str(seen[0][0]) != before == os.environ["MMCOURSE_DATA"]
@@ -53,7 +55,7 @@ class Clock:
 
 
 def test_a_race_compares_round_by_round_in_both_orders(monkeypatch):
-    monkeypatch.setattr(bench, "Stopwatch", Clock)
+    monkeypatch.setattr(timing, "Stopwatch", Clock)
     order = []
 
     def racer(name, seconds):
@@ -65,7 +67,7 @@ def test_a_race_compares_round_by_round_in_both_orders(monkeypatch):
 
     peers = {"slow": racer("slow", 8.0), "fast": racer("fast", 2.0)}
     ours, cpu = racer("ours", 4.0), torch.device("cpu")
-    slow, fast = bench.race("wait", ours, peers, cpu, rounds=4)
+    slow, fast = timing.race("wait", ours, peers, cpu, rounds=4)
     assert (slow.peer, slow.ours, slow.theirs, slow.ratio) == ("slow", 4, 8, 0.5)
     assert (fast.peer, fast.low, fast.ratio, fast.high) == ("fast", 2, 2, 2)
     timed = order[6:18]  # after two warm-ups of each
@@ -83,10 +85,10 @@ def test_the_peak_is_what_tensors_hold_at_once():
         kept.append(b + 1)
         kept.clear()
 
-    assert bench.peak_of(run, torch.device("cpu")) == pytest.approx(2, abs=0.1)
+    assert timing.peak_of(run, torch.device("cpu")) == pytest.approx(2, abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["attention", "encoder"])
+@pytest.mark.parametrize("name", ["attention", "encoder", "multimodal"])
 def test_the_races_run_and_both_sides_give_the_same_shape(name, monkeypatch):
     shapes = []
 
@@ -94,15 +96,16 @@ def test_the_races_run_and_both_sides_give_the_same_shape(name, monkeypatch):
         shapes.append({who: run(*inputs).shape for who, run in modules.items()})
         yield label
 
-    monkeypatch.setattr(bench, "both_ways", both_ways)
+    for module in (components, fusions):
+        monkeypatch.setattr(module, "both_ways", both_ways)
     labels = list(bench.RACES[name](torch.device("cpu")))
     assert labels and all(len(set(s.values())) == 1 and len(s) == 2 for s in shapes)
 
 
 def test_tables_json_and_the_readme(tmp_path):
-    timing = bench.Timing("import", 0.5, 0.1, 1.0)
+    taken = bench.Timing("import", 0.5, 0.1, 1.0)
     race = bench.Race("vit", "timm", 0.1, 0.2, 0.5, 0.45, 0.55, 10.0, 20.0)
-    results = [timing, race]
+    results = [taken, race]
     first, second = bench.tables(results)
     assert first[1] == ("import", "0.500 s", "0.100 s", "under 1 s")
     assert second[1][2:6] == (
@@ -111,9 +114,14 @@ def test_tables_json_and_the_readme(tmp_path):
         "0.50 (0.45 to 0.55)",
         "10 / 20 MiB",
     )
-    bench.save(results, tmp_path / "new" / "bench.json", "cpu")
-    stored = json.loads((tmp_path / "new" / "bench.json").read_text(encoding="utf-8"))
-    assert stored["device"] == "cpu" and stored["results"][1]["ratio"] == 0.5
+    path = tmp_path / "new" / "bench.json"
+    assert bench.save(taken, path, "cpu") == [taken]
+    assert bench.save(race, path, "cpu") == results
+    again = replace(race, ratio=0.7)
+    assert bench.save(again, path, "cpu") == [taken, again]  # in its place
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert stored["device"] == "cpu" and stored["results"][1]["ratio"] == 0.7
+    assert bench.save(race, path, "another") == [race]
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n", encoding="utf-8")
     bench.report(results, readme, "a device")
@@ -124,3 +132,25 @@ def test_tables_json_and_the_readme(tmp_path):
     readme.write_text("nothing", encoding="utf-8")
     with pytest.raises(ValueError, match="<!-- bench -->"):
         bench.report(results, readme, "a device")
+
+
+def test_every_fusion_races_against_the_same_numbers(monkeypatch):
+    """The naive formulas and ours agree, or their times would say nothing."""
+    seen = []
+
+    def both_ways(name, racers, inputs, device, rounds):
+        ours, naive = (run(*inputs) for run in racers.values())
+        torch.testing.assert_close(ours, naive, rtol=1e-3, atol=1e-4)
+        seen.append(name)
+        yield name
+
+    monkeypatch.setattr(fusions, "both_ways", both_ways)
+    torch.manual_seed(0)
+    list(fusions.fusion(torch.device("cpu")))
+    assert len(seen) == 21
+
+
+def test_a_share_of_the_peak_is_shown_where_it_was_measured():
+    race = bench.Race("vit", "timm", 0.1, 0.2, 0.5, 0.45, 0.55, 10.0, 20.0)
+    (table,) = bench.tables([race, replace(race, share=0.4)])
+    assert [row[-1] for row in table] == ["share of peak", "", "40%"]

@@ -252,10 +252,18 @@ def test_assets_prepares_what_notebooks_wait_for(monkeypatch):
     done = []
     for module, name in ((datasets, "openmoji"), (generation, "unpacked")):
         monkeypatch.setattr(module, name, lambda name=name: done.append(name))
-    monkeypatch.setattr(assets, "get", lambda names: [Path(n) for n in names])
+    monkeypatch.setattr(
+        assets, "get", lambda names: [Path(n) for n in names or assets.ASSETS]
+    )
     result = invoke("assets", "openmoji", "smollm2", "minilm")
     assert result.exit_code == 0 and done == ["openmoji", "unpacked"]
     assert "3 assets are in" in result.output
+    for name in ("twemoji", "digits_seen_and_heard"):
+        monkeypatch.setattr(
+            datasets, name, lambda name=name, noise=0.6: done.append((name, noise))
+        )
+    assert invoke("assets").exit_code == 0
+    assert done[-2:] == [("digits_seen_and_heard", n) for n in (0.6, 0.4)]
 
 
 def test_bench_prints_a_table_and_writes_json(tmp_path, monkeypatch):

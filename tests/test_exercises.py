@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 import threading
 import time
 
@@ -19,6 +20,7 @@ def softmax(x):
     return torch.softmax(x, dim=-1)
 
 
+EYE = torch.eye(2)
 SOFTMAX = engine.Exercise(
     "softmax",
     softmax,
@@ -115,8 +117,8 @@ def rows_of_tensors_with_gradients(x):
     return [*with_gradients(x)]
 
 
-def in_place(x):
-    x -= x.max(dim=-1, keepdim=True).values
+def in_place_on_a_copy(x):
+    x = x - x.max(dim=-1, keepdim=True).values
     return x.exp_().div_(x.sum(dim=-1, keepdim=True))
 
 
@@ -135,7 +137,7 @@ class Callable:
 
 
 RIGHT = [softmax, by_numpy, by_lists, with_gradients, rows_of_tensors_with_gradients]
-RIGHT += [in_place, in_double, loud, Callable(), torch.nn.Softmax(dim=-1)]
+RIGHT += [in_place_on_a_copy, in_double, loud, Callable(), torch.nn.Softmax(dim=-1)]
 
 
 @pytest.mark.parametrize("function", RIGHT, ids=lambda f: getattr(f, "__name__", ""))
@@ -147,6 +149,18 @@ def test_right_answers_of_every_style_pass(function):
         "  ✓ every row sums to 1",
         "  ✓ values, on 6 inputs",
     )
+
+
+def test_doubles_pass_where_a_property_compares_with_floats(monkeypatch):
+    compared = engine.Exercise(
+        "softmax",
+        softmax,
+        SOFTMAX.inputs,
+        properties={"as torch": lambda f: torch.allclose(f(EYE), softmax(EYE))},
+    )
+    monkeypatch.setattr(engine, "exercises", lambda: {"softmax": compared})
+    for right in (in_double, by_numpy, lambda x: by_numpy(x.double())):
+        assert check("softmax", right).status == "correct", check("softmax", right)
 
 
 def test_a_number_may_come_in_any_dress():
@@ -165,6 +179,44 @@ def test_the_learners_argument_is_a_copy():
     assert torch.equal(SOFTMAX.fixed[0][0], fixed)
 
 
+def in_place(x):
+    x -= x.max(dim=-1, keepdim=True).values
+    return softmax(x)
+
+
+def overwrites(x):
+    out = softmax(x)
+    x[...] = float("nan")
+    return out
+
+
+@pytest.mark.parametrize("function", [in_place, overwrites])
+def test_a_right_answer_that_changes_its_inputs_is_told_so(function):
+    report = check("softmax", function)
+    assert report.status == "correct"
+    assert report.lines[-2] == "  ✓ values, on 6 inputs"
+    assert report.lines[-1].startswith("  ! but it changes its inputs: whoever")
+
+
+def test_a_mistake_that_changes_its_inputs_too_is_named():
+    assert last(check("softmax", lambda x: x.exp_())) == "You forgot to divide."
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "differ"),
+    [
+        ([np.ones(2), "a"], [np.ones(2), "b"], False),
+        ([np.ones(2)], [np.ones(2), np.ones(2)], True),
+        ({"x": torch.ones(2)}, {"x": torch.zeros(2)}, True),
+        ({"x": torch.ones(2)}, {}, True),
+        ((torch.tensor([np.nan, np.inf]),), (torch.tensor([np.nan, np.inf]),), False),
+        ((torch.nn.Linear(2, 2), len, 1), (torch.nn.Linear(2, 2), max, 2), False),
+    ],
+)
+def test_only_arrays_can_be_changed(before, after, differ):
+    assert engine._differ(before, after) is differ
+
+
 # --- incorrect, because -----------------------------------------------------------
 
 
@@ -172,7 +224,7 @@ WRONG = {
     "no return": (lambda x: print(end=""), "returns None: is there a `return` missing"),
     "shape": (
         lambda x: softmax(x)[0],
-        r"shape \(2,\), \(2, 2\) was due \(given an arr",
+        r"shape \(2,\), \(2, 2\) was due \(given x \(2, 2\)\)",
     ),
     "whole numbers": (lambda x: softmax(x).int(), "dtype int32 holds integers, floats"),
     "property": (
@@ -183,7 +235,8 @@ WRONG = {
         lambda x: softmax(2 * x),
         r"values: 0.1192 at \(0, 0\) where 0.26894 was",
     ),
-    "nan": (lambda x: softmax(x) * np.nan, "should hold and does not: every row"),
+    "nan": (lambda x: softmax(x) * np.nan, "^every number of your result is NaN: 0 *"),
+    "nan, another shape": (lambda x: x[0] * np.nan, r"^shape \(2,\), \(2, 2\) was due"),
     "text": (lambda x: str(x), r"shape \(\), \(2, 2\) was due"),
     "ragged": (lambda x: [[1.0], [1.0, 2.0]], "returns list, no number or array"),
     "generator": (lambda x: (v for v in x), r"shape \(\), "),
@@ -208,11 +261,6 @@ def test_nothing_that_is_returned_breaks_the_check(answer):
 
 
 def test_values_that_are_nan_are_pointed_at():
-    def broken(x):
-        return torch.stack([x.mean(), x.mean() * np.nan])[1]
-
-    assert re.search(r"values: nan where \S+ was due", last(check("mean", broken)))
-
     def partly(x):
         out = softmax(x)
         out[0, 1] = np.nan
@@ -231,6 +279,34 @@ def test_lists_are_compared_as_lists():
     assert "where ['a'" in last(check("words", lambda text: [text + "!"]))
 
 
+@pytest.mark.parametrize("nan", [np.nan, torch.tensor(np.nan), np.float32(np.nan)])
+def test_nothing_but_nan_is_no_mistake_that_happens_to_be_nan(monkeypatch, nan):
+    mistakes = {"0/0": lambda x: x.mean() * np.nan}
+    mean = engine.Exercise("mean", MEAN.reference, MEAN.inputs, mistakes=mistakes)
+    monkeypatch.setattr(engine, "exercises", lambda: {"mean": mean})
+    assert last(check("mean", lambda x: nan)).startswith("every number of your result")
+    assert "values: " in last(check("mean", lambda x: nan if x[0] > 9 else 7.0))
+    for id in ("words", "place"):
+        monkeypatch.setattr(
+            engine, "exercises", lambda: {"words": WORDS, "place": PLACE}
+        )
+        assert "every number" not in last(check(id, lambda x: ["nan", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda x, n: 0, "x (2, 3), n=4"),
+        (lambda *a: 0, "an array of shape (2, 3), 4"),
+        (lambda x, n, more=1: 0, "an array of shape (2, 3), 4"),
+        (torch.nn.Identity(), "an array of shape (2, 3), 4"),
+        (max, "an array of shape (2, 3), 4"),
+    ],
+)
+def test_arguments_are_named_where_their_names_are_known(function, told):
+    assert engine._brief(function, (torch.ones(2, 3), 4)) == told
+
+
 def helper(x):
     return x.view(7, 7)
 
@@ -243,7 +319,7 @@ def calls_a_helper(x):
 def test_an_exception_is_one_line_with_the_learners_line():
     line = last(check("softmax", calls_a_helper))
     assert line.startswith("it stops with RuntimeError: shape '[7, 7]' is invalid")
-    assert "at `y = helper(x)`" in line and "(given an array of shape (2, 2))" in line
+    assert "at `y = helper(x)`" in line and "(given x (2, 2))" in line
 
 
 def fails_on_squares(x):
@@ -290,6 +366,42 @@ def test_an_endless_loop_ends(monkeypatch, style):
     while threading.active_count() > before and time.perf_counter() < deadline:
         time.sleep(0.02)
     assert threading.active_count() <= before  # and the loop doesn't go on behind
+
+
+# --- what it prints ---------------------------------------------------------------
+
+
+def test_what_a_function_prints_is_shown(capsys):
+    assert check("softmax", loud).status == "correct"
+    assert capsys.readouterr().out.count("working torch.Size([2, 2])\n") >= 1
+
+
+def test_nothing_is_printed_where_nothing_was(capsys):
+    check("softmax", softmax)
+    assert capsys.readouterr().out == ""
+
+
+def test_endless_printing_is_cut(monkeypatch, capsys):
+    monkeypatch.setattr(engine, "SECONDS", 0.3)
+
+    def endless(x):
+        while True:
+            print("spam and eggs", end=" ")
+
+    assert "is there an endless loop?" in last(check("softmax", endless))
+    out = capsys.readouterr().out
+    assert out.startswith("spam and eggs spam") and len(out) < engine.PRINTED + 60
+    assert re.search(r"\n\.\.\. and [\d,]+ characters more\n$", out)
+
+
+def test_a_function_may_close_what_it_prints_to(capsys):
+    def closing(x):
+        print("the end")
+        sys.stdout.close()
+        return softmax(x)
+
+    assert check("softmax", closing).status == "correct"
+    assert capsys.readouterr().out.startswith("the end\n")
 
 
 # --- mistakes ---------------------------------------------------------------------
@@ -370,14 +482,18 @@ def asked(monkeypatch):
 def test_every_answer_gets_its_reply(asked, capsys):
     question("chance", "a")
     question("chance", "b")
-    assert capsys.readouterr().out == "(a) No. Too few.\n(b) Right. Yes.\n"
+    question("chance", " B ")
+    right = "(b) Right. Yes.\n"
+    assert capsys.readouterr().out == f"(a) No. Too few.\n{right}{right}"
 
 
 def test_unknown_questions_and_answers_are_refused(asked):
     with pytest.raises(ValueError, match="no question is called 'luck'"):
         question("luck")
-    with pytest.raises(ValueError, match="no answer 'c': choose from a, b"):
-        question("chance", "c")
+    with pytest.raises(ValueError, match="no answer 'C': choose from a, b"):
+        question("chance", "C")
+    with pytest.raises(ValueError, match="no answer 2: choose from a, b"):
+        quiz.Question.reply.__wrapped__(ASKED, 2)
 
 
 def test_a_button_shows_its_reply(asked, monkeypatch):

@@ -573,6 +573,16 @@ def test_costs_as_the_docstrings_say(module, numbers):
     assert cost.flops == 2 * matrices
 
 
+@pytest.mark.parametrize("kind", fu.HYBRID_LEVEL)
+def test_more_tokens_cost_more(kind):
+    module = kind(NAMES, D)
+    few, many = (
+        fu.cost(module, {m: torch.randn(2, n, D) for m in NAMES}) for n in (2, 8)
+    )
+    assert few.parameters == many.parameters
+    assert 0 < few.flops < many.flops
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -124,7 +124,7 @@ def test_the_length_penalty_prefers_longer_ends():
         def reorder(self, rows):
             self.seen = self.seen[rows]
 
-        def forward(self, tokens, context=None, context_mask=None, cache=None):
+        def forward(self, tokens, context, context_mask, cache, last):
             self.seen = torch.cat([self.seen, tokens], 1)
             p = torch.full((len(tokens), 1, 3), 1e-9)
             for row, seen in zip(p[:, 0], self.seen.tolist(), strict=True):

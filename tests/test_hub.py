@@ -233,3 +233,12 @@ def test_settings_come_back_as_the_dataclass_they_were():
     assert again == CONFIG and isinstance(again.image, ViTConfig)
     with pytest.raises(ValueError, match="ViTConfig has no colours"):
         dataclass_from(MultimodalConfig, {"image": {"colours": 3}})
+
+
+def test_no_bar_is_shown_and_the_setting_is_left_as_it_was(saved, capfd):
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    AutoModel.from_pretrained(saved)
+    assert "it/s" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled()

@@ -519,6 +519,39 @@ def test_release_writes_editions_and_pages_and_leaves_the_source(book, tmp_path)
         notebooks.release(folder / ".." / "in", notebooks.student, folder)
 
 
+def test_a_release_links_to_no_deck(book, tmp_path):
+    path = book("1")
+    head = "[Colab](https://c) · [Slides](../slides/07_tiny.md) · [Glossary](G.md)"
+    notebooks.write(new_notebook(cells=[new_markdown_cell(head, id="title")]), path)
+    for edition in (notebooks.student, notebooks.solved):
+        out = tmp_path / edition.__name__
+        (released,) = notebooks.release(out, edition, path.parent)
+        (cell,) = notebooks.read(released).cells
+        assert cell["source"] == "[Colab](https://c) · [Glossary](G.md)"
+    assert "slides" in notebooks.read(path).cells[0]["source"]
+
+
+def test_report_replaces_the_rows_of_what_ran_and_keeps_the_others(
+    book, tmp_path, monkeypatch
+):
+    path, readme = book("1"), tmp_path / "README.md"
+    head = "# 07 · Tiny\n\n**Study** 9 minutes · **Runs** 99 s, 9 MB (measured here)"
+    notebooks.write(new_notebook(cells=[new_markdown_cell(head, id="title")]), path)
+    monkeypatch.setattr(notebooks, "FOLDER", path.parent)
+    kept = "| [06 · Old](notebooks/06_old.ipynb) | 5 s, 100 MB | R: **1** |"
+    old = "| [07 · Tiny](notebooks/07_tiny.ipynb) | 99 s, 9 MB | |"
+    text = f"above\n<!-- measured -->\n{old}\n{kept}\n<!-- /measured -->\nbelow\n"
+    readme.write_text(text, "utf-8")
+    found = {"name": "R@1", "value": 0.5, "baselines": {"chance": 0.25}}
+    notebooks.report([notebooks.Run("07_tiny", 12.2, 1234.0, [found])], readme)
+    new = "| [07 · Tiny](notebooks/07_tiny.ipynb) | 15 s, 1,200 MB | "
+    new += "R@1: **0.5** (chance 0.25) |"
+    lines = readme.read_text("utf-8").splitlines()
+    assert lines[4:6] == [kept, new] and [lines[0], lines[-1]] == ["above", "below"]
+    runs = "**Runs** 15 s, 1,200 MB (measured here)"
+    assert runs in notebooks.read(path).cells[0]["source"]
+
+
 def test_write_leaves_the_old_file_where_it_fails(book, monkeypatch):
     path = book("1")
     before = path.read_bytes()

@@ -137,6 +137,7 @@ def test_the_decoder_sees_only_the_past_and_the_cache_agrees(positions):
     changed = tokens.clone()
     changed[:, 5:] = (changed[:, 5:] + 1) % 11
     assert torch.allclose(model(changed)[:, :5], logits[:, :5], atol=1e-5)
+    assert torch.allclose(model(tokens, last=True), logits[:, -1:], atol=1e-5)
     cache = model.new_cache(2, 9)
     pieces = [model(tokens[:, a:b], cache=cache) for a, b in ((0, 4), (4, 5), (5, 9))]
     assert torch.allclose(torch.cat(pieces, 1), logits, atol=1e-5)

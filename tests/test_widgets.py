@@ -80,6 +80,17 @@ def test_what_draw_refuses_is_shown_and_the_explorer_goes_on(screen):
     assert screen[-1]["text/plain"] == "3 points of cat"
 
 
+def test_what_draw_refuses_at_the_start_is_shown_too(screen):
+    n, word = ipywidgets.IntSlider(3, 1, 9), ipywidgets.Text("bad")
+    widgets.explorer(draw, n=n, word=word)
+    assert screen[-1] == {
+        "text/html": "<p>no &lt;word&gt;</p>",
+        "text/plain": "no <word>",
+    }
+    word.value = "cat"
+    assert screen[-1]["text/plain"] == "3 points of cat"
+
+
 def test_an_explorer_outside_a_notebook_does_not_break(capsys):
     """In a plain Python there is no handle to update: the controls still move."""
     n, word = ipywidgets.IntSlider(3, 1, 9), ipywidgets.Text("cat")

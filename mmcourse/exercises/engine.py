@@ -6,10 +6,12 @@ on all of them, the report names that mistake; so a mistake is recognised by wha
 does, however it was written.
 """
 
+import contextlib
 import copy
 import ctypes
 import dis
 import importlib
+import io
 import pkgutil
 import threading
 import traceback
@@ -22,6 +24,7 @@ import numpy as np
 
 FRESH = 5  # random inputs for every check
 SECONDS = 5.0  # for one call of the learner's function
+PRINTED = 2_000  # characters that are shown of what a function prints
 TOLERANCE = 1e-5
 NO_STEP = ("RESUME", "NOP", "RETURN_VALUE")  # what a stub's bytecode holds besides None
 
@@ -83,7 +86,8 @@ def check(id: str, function: Callable) -> Report:
         return Report(id, "not attempted")
     passed: list[str] = []
     try:
-        _examine(exercise, function, passed)
+        with _listening():
+            _examine(exercise, function, passed)
     except _Wrong as wrong:
         return Report(id, "incorrect", (*passed, f"  ✗ {wrong}"))
     except (
@@ -127,12 +131,17 @@ def is_stub(function: Callable) -> bool:
 
 
 def _examine(exercise: Exercise, function: Callable, passed: list[str]) -> None:
-    """Shape and dtype, then properties, then values; stops at the first fault."""
+    """Shape and dtype, then properties, then values; stops at the first fault.
+
+    A right answer that changes its inputs is right, and is told so.
+    """
     arguments = exercise.arguments()
     due = [exercise.reference(*copy.deepcopy(a)) for a in arguments]
-    got = [_call(function, a) for a in arguments]
+    used = [copy.deepcopy(a) for a in arguments]
+    got = [_call(function, a) for a in used]
+    given = [_brief(function, a) for a in arguments]
     try:
-        for args, g, d in zip(arguments, got, due, strict=True):
+        for args, g, d in zip(given, got, due, strict=True):
             _compare_form(args, g, d)
         passed.append("  ✓ shape and dtype")
         alike = _dressed_alike(function, exercise.reference)
@@ -140,11 +149,28 @@ def _examine(exercise: Exercise, function: Callable, passed: list[str]) -> None:
             if not _call(lambda holds=holds: holds(alike), ()):
                 raise _Wrong(f"this should hold and does not: {sentence}")
             passed.append(f"  ✓ {sentence}")
-        for args, g, d in zip(arguments, got, due, strict=True):
+        for args, g, d in zip(given, got, due, strict=True):
             _compare_values(args, g, d)
         passed.append(f"  ✓ values, on {len(arguments)} inputs")
+        if _differ(arguments, used):
+            passed.append(f"  ! {CHANGES}")
     except _Wrong as wrong:
         raise _Wrong(_recognise(exercise, arguments, got, due) or wrong) from None
+
+
+CHANGES = (
+    "but it changes its inputs: whoever calls it finds other numbers in them "
+    "afterwards. No `x += ...`, `x[...] = ...` or `x.fill_()` on what was given"
+)
+
+
+def _differ(before, after) -> bool:
+    """Tell whether arrays changed, also inside lists and dicts; no other objects."""
+    if isinstance(before, dict):
+        before, after = [*before.values()], [*after.values()]
+    if isinstance(before, list | tuple):
+        return len(before) != len(after) or any(map(_differ, before, after))
+    return hasattr(before, "shape") and not _same(before, after)
 
 
 def _dressed_alike(function: Callable, reference: Callable) -> Callable:
@@ -153,15 +179,31 @@ def _dressed_alike(function: Callable, reference: Callable) -> Callable:
     def dressed(*arguments):
         due = reference(*copy.deepcopy(arguments))
         got = function(*copy.deepcopy(arguments))
-        if hasattr(due, "new_tensor") and not hasattr(got, "new_tensor"):
-            return due.new_tensor(_array(got))
-        return _array(got) if isinstance(due, np.ndarray) else got
+        if hasattr(due, "new_tensor"):
+            is_tensor = hasattr(got, "new_tensor")
+            return got.to(due.dtype) if is_tensor else due.new_tensor(_array(got))
+        return _array(got).astype(due.dtype) if isinstance(due, np.ndarray) else got
 
     return dressed
 
 
+NAN = (
+    "every number of your result is NaN: 0 * inf, inf - inf or 0/0 on the way, or a "
+    "softmax over an axis that is all hidden"
+)
+
+
+def _nothing_but_nan(got, due) -> bool:
+    """Tell whether a result is numbers, of the shape that was due, and all NaN."""
+    if isinstance(due, str | list | tuple | dict):
+        return False
+    return _same(got, np.full(_array(due).shape, np.nan))
+
+
 def _recognise(exercise: Exercise, arguments, got, due) -> str | None:
     """Return what the first mistake that explains every output tells the learner."""
+    if all(map(_nothing_but_nan, got, due)):
+        return NAN
     for message, mistake in exercise.mistakes.items():
         try:
             would = [mistake(*copy.deepcopy(a)) for a in arguments]
@@ -174,12 +216,12 @@ def _recognise(exercise: Exercise, arguments, got, due) -> str | None:
 
 
 def _call(function: Callable, arguments: tuple):
-    """Run a function on copies of its arguments in a thread with a time limit."""
+    """Run a function in a thread with a time limit."""
     outcome = {}
 
     def target():
         try:
-            outcome["value"] = function(*copy.deepcopy(arguments))
+            outcome["value"] = function(*arguments)
         except BaseException as error:
             outcome["error"] = error
 
@@ -188,9 +230,11 @@ def _call(function: Callable, arguments: tuple):
     thread.join(SECONDS)
     if thread.is_alive():
         _interrupt(thread)
+        thread.join(0.2)  # so that it prints no more once the check is over
         raise _Wrong(f"it ran longer than {SECONDS:.0f} s: is there an endless loop?")
     if "error" in outcome:
-        raise _Wrong(_explain(outcome["error"], arguments)) from None
+        given = _brief(function, arguments)
+        raise _Wrong(_explain(outcome["error"], given)) from None
     return outcome["value"]
 
 
@@ -201,7 +245,7 @@ def _interrupt(thread: threading.Thread) -> None:
     )
 
 
-def _explain(error: BaseException, arguments: tuple) -> str:
+def _explain(error: BaseException, given: str) -> str:
     """Say an exception in one line, with the line of the learner's code it's from."""
     here = str(Path(__file__).parent)  # the engine and the exercises' properties
     frames = traceback.extract_tb(error.__traceback__)
@@ -211,11 +255,38 @@ def _explain(error: BaseException, arguments: tuple) -> str:
         what = next(iter(str(error).splitlines()), "")
     except Exception:  # an exception that can't even be printed
         what = ""
-    given = f" (given {_brief(arguments)})" if arguments else ""
+    given = f" (given {given})" if given else ""
     return f"it stops with {type(error).__name__}: {what}{where}{given}"
 
 
-def _compare_form(arguments: tuple, got, due) -> None:
+class _Listener(io.StringIO):
+    """Keeps the first ``PRINTED`` characters, and counts the others."""
+
+    more = 0
+
+    def write(self, text: str) -> int:
+        room = max(PRINTED - self.tell(), 0)
+        super().write(text[:room])
+        self.more += len(text[room:])
+        return len(text)
+
+    def close(self) -> None:
+        """Stay open: what a learner closes is still read."""
+
+
+@contextlib.contextmanager
+def _listening():
+    """Hold back what a function prints, and show the beginning of it afterwards."""
+    said = _Listener()
+    try:
+        with contextlib.redirect_stdout(said):
+            yield
+    finally:
+        tail = f"\n... and {said.more:,} characters more\n" if said.more else ""
+        print(said.getvalue() + tail, end="")
+
+
+def _compare_form(given: str, got, due) -> None:
     if got is None:
         raise _Wrong("it returns None: is there a `return` missing?")
     if isinstance(due, str | list | tuple | dict):
@@ -228,19 +299,17 @@ def _compare_form(arguments: tuple, got, due) -> None:
     except (TypeError, ValueError):
         raise _Wrong(f"it returns {type(got).__name__}, no number or array") from None
     if got.shape != due.shape:
-        raise _Wrong(
-            f"shape {got.shape}, {due.shape} was due (given {_brief(arguments)})"
-        )
+        raise _Wrong(f"shape {got.shape}, {due.shape} was due (given {given})")
     kinds = {"i": "integers", "u": "integers", "f": "floats", "b": "booleans"}
     have, want = kinds.get(got.dtype.kind, "no numbers"), kinds[due.dtype.kind]
     if have != want and not (have in kinds.values() and due.size == 1):
         raise _Wrong(f"dtype {got.dtype} holds {have}, {want} were due")
 
 
-def _compare_values(arguments: tuple, got, due) -> None:
+def _compare_values(given: str, got, due) -> None:
     if _same(got, due):
         return
-    given = f"(given {_brief(arguments)})"
+    given = f"(given {given})"
     if isinstance(due, str | list | tuple | dict):
         raise _Wrong(f"values: {_short(got)} where {_short(due)} was due {given}")
     got, due = _array(got).astype(float), _array(due).astype(float)
@@ -253,7 +322,7 @@ def _compare_values(arguments: tuple, got, due) -> None:
 def _same(a, b) -> bool:
     """Tell whether two results agree, to 1e-5 where they are numbers."""
     if isinstance(b, str) or isinstance(a, str):
-        return a == b
+        return isinstance(a, str) and isinstance(b, str) and a == b
     if isinstance(b, dict):
         return (
             isinstance(a, dict)
@@ -285,13 +354,18 @@ def _array(x) -> np.ndarray:
     return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
 
 
-def _brief(arguments: tuple) -> str:
-    """Describe arguments: small ones by value, tensors by shape."""
-    return ", ".join(_short(a) for a in arguments)
+def _brief(function: Callable, arguments: tuple) -> str:
+    """Describe arguments by name: tensors by shape, what is small by value."""
+    code = getattr(function, "__code__", None)
+    names = () if code is None else code.co_varnames[: code.co_argcount]
+    if len(names) != len(arguments):  # *arguments, a layer, something built in
+        names = [""] * len(arguments)
+    return ", ".join(map(_short, arguments, names))
 
 
-def _short(value) -> str:
+def _short(value, name: str = "") -> str:
     if getattr(value, "ndim", 0) and hasattr(value, "shape"):
-        return f"an array of shape {tuple(value.shape)}"
+        return f"{name or 'an array of shape'} {tuple(value.shape)}"
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"{name}={text}" if name else text

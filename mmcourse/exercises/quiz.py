@@ -22,9 +22,10 @@ class Question:
 
     def reply(self, letter: str) -> str:
         """Return what this letter's answer is told; ValueError if no answer has it."""
+        given, letter = letter, str(letter).strip().lower()
         if letter not in self.letters():
             raise ValueError(
-                f"question {self.id!r} has no answer {letter!r}: "
+                f"question {self.id!r} has no answer {given!r}: "
                 f"choose from {', '.join(self.letters())}"
             )
         answer = self.letters()[letter]

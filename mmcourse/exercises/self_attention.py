@@ -27,7 +27,13 @@ def _mix(q, k, v, scale=None, axis=-1) -> Tensor:
 
 
 def _three(rng: np.random.Generator) -> tuple:
-    return _normal(rng, 3, 4), _normal(rng, 5, 4), _normal(rng, 5, 4)
+    d = int(rng.choice((2, 3, 9)))  # 4 would let a constant 2 pass for its root
+    return _normal(rng, 3, d), _normal(rng, 5, d), _normal(rng, 5, d)
+
+
+def _takes_the_width_of_keys(f) -> bool:
+    q, k, v = torch.randn(2, 9), torch.randn(5, 9), torch.randn(5, 4)
+    return torch.allclose(torch.as_tensor(f(q, k, v)), _mix(q, k, v), atol=1e-4)
 
 
 SCALED_ATTENTION = Exercise(
@@ -49,6 +55,8 @@ SCALED_ATTENTION = Exercise(
                 atol=1e-4,
             )
         )(torch.randn(5, 4)),
+        "the values' width changes no weight: d_k is the width of a "
+        "key": _takes_the_width_of_keys,
     },
     mistakes={
         "you forgot the scaling: divide the scores by the square root of the width "
@@ -59,6 +67,10 @@ SCALED_ATTENTION = Exercise(
         ),
         "you multiply by sqrt(d_k): the scores must be made smaller, so "
         "divide": lambda q, k, v: _mix(q, k, v, scale=math.sqrt(q.shape[-1])),
+        "you divide by 2, the root of the width 4 in the example: take the root of "
+        "whatever width the keys have, q.shape[-1]": lambda q, k, v: _mix(
+            q, k, v, scale=0.5
+        ),
         "you divide by the square root of the number of keys: d_k is the width of one "
         "key, q.shape[-1]": lambda q, k, v: _mix(q, k, v, scale=len(k) ** -0.5),
         "your softmax runs over the queries: each query shares out a weight of 1 among "
@@ -115,6 +127,11 @@ def _right(scores, mask) -> Tensor:
     return _masked(scores, mask).masked_fill(~mask, 0.0)
 
 
+def _renormalised(scores, mask) -> Tensor:
+    kept = scores.softmax(dim=-1) * mask
+    return kept / (kept.sum(dim=-1, keepdim=True) + 1e-9)
+
+
 def _hidden(rng: np.random.Generator) -> tuple:
     """Draw scores and a mask: no row all True, one all False, no column all False."""
     keys = int(rng.integers(3, 7))
@@ -134,6 +151,10 @@ MASKED_WEIGHTS = Exercise(
             torch.tensor([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0], [1.0, 1.0, 1.0]]),
             torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0]]).bool(),
         ),
+        (  # what is hidden is far larger: little is left to renormalise
+            torch.tensor([[0.0, 1.0, 20.0], [20.0, 1.0, 0.0]]),
+            torch.tensor([[1, 1, 0], [0, 1, 1]]).bool(),
+        ),
     ),
     properties={
         "a row that may look somewhere sums to 1": lambda f: torch.allclose(
@@ -152,6 +173,9 @@ MASKED_WEIGHTS = Exercise(
         "where it is False": lambda s, m: _masked(s, ~m),
         "you mask after the softmax: the weights that are left no longer sum to 1. "
         "Mask the scores before it": lambda s, m: s.softmax(dim=-1) * m,
+        "you renormalise after the softmax, with a small number against 0/0: where a "
+        "hidden score is far larger, that number is no longer small beside what is "
+        "left. Mask the scores before the softmax": _renormalised,
         "a row whose keys are all hidden is NaN: its softmax is 0/0. Set weights "
         "behind the mask to 0 afterwards": _masked,
         "a row whose keys are all hidden looks at all of them alike: a large negative "
@@ -212,8 +236,8 @@ SPLIT_HEADS = Exercise(
 
 def _heads(  # the keywords are what can go wrong in it
     x, w_q, w_k, w_v, w_o, heads, mask,
-    *, width=None, bare_split=False, bare_merge=False, project=True,
-    keys=True, fill=-math.inf, after=False, axis=-1,
+    *, width=None, bare_split=False, bare_merge=False, pattern="(h d)", project=True,
+    real="b 1 1 n", fill=-math.inf, after=False, axis=-1,
 ) -> Tensor:  # fmt: skip
     (batch, n, dim), d = x.shape, x.shape[-1] // heads
     width = d if width is None else width
@@ -221,16 +245,16 @@ def _heads(  # the keywords are what can go wrong in it
     def split(t: Tensor) -> Tensor:
         if bare_split:
             return t.reshape(batch, heads, n, d)
-        return rearrange(t, "b n (h d) -> b h n d", h=heads)
+        return rearrange(t, f"b n {pattern} -> b h n d", h=heads)
 
     q, k, v = split(x @ w_q), split(x @ w_k), split(x @ w_v)
     scores = q @ k.mT / math.sqrt(width)
-    real = mask[:, None, None] if keys else mask[:, None, :, None]
+    seen = rearrange(mask, f"b n -> {real}")
     if not after:
-        scores = scores.masked_fill(~real, fill)
+        scores = scores.masked_fill(~seen, fill)
     weights = scores.softmax(dim=axis)
-    out = (weights * real if after else weights) @ v
-    out = out if bare_merge else out.transpose(1, 2)
+    out = (weights * seen if after else weights) @ v
+    out = out if bare_merge else rearrange(out, f"b h n d -> b n {pattern}")
     return out.reshape(batch, n, dim) @ (w_o if project else torch.eye(dim))
 
 
@@ -240,7 +264,7 @@ def _wrong(**fault):
 
 def _projected(rng: np.random.Generator) -> tuple:
     heads, n = int(rng.integers(2, 4)), int(rng.integers(5, 8))
-    dim = 4 * heads
+    dim = int(rng.choice((3, 5))) * heads  # 4 would let a constant 2 pass for its root
     weights = [_normal(rng, dim, dim) / 3 for _ in range(4)]
     lengths = torch.from_numpy(rng.integers(2, n, size=2))
     return _normal(rng, 2, n, dim), *weights, heads, torch.arange(n) < lengths[:, None]
@@ -290,13 +314,25 @@ MULTI_HEAD = Exercise(
         "hidden scores become 0, but e^0 = 1, so padding still gets weight: fill with "
         "-inf": _wrong(fill=0.0),
         "you mask queries, not keys: put the new axes before the last, "
-        "mask[:, None, None, :]": _wrong(keys=False),
+        "mask[:, None, None, :]": _wrong(real="b 1 n 1"),
         "you mask queries, not keys, and padded queries look at all keys alike: put "
         "the new axes before the last, mask[:, None, None, :]": _wrong(
-            keys=False, fill=-1e9
+            real="b 1 n 1", fill=-1e9
+        ),
+        "rows of the padding are 0: queries there are computed like the others, only "
+        "keys are hidden": lambda *a: _heads(*a) * a[-1][..., None],
+        "rows of the padding are NaN: queries there are computed like the others, only "
+        "keys are hidden": lambda *a: _heads(*a).masked_fill(
+            ~a[-1][..., None], math.nan
         ),
         "your softmax runs over the queries: dim=-1, so that each query's weights sum "
-        "to 1": _wrong(axis=-2),
+        "to 1": _wrong(axis=-2, fill=-1e9),
+        "your heads take every H-th number: cut the width into H parts, each with its "
+        "numbers side by side, (B, N, H, d)": _wrong(pattern="(d h)"),
+        "w_o is transposed: the joined heads @ w_o (nn.Linear stores the "
+        "transpose)": lambda x, q, k, v, o, *a: _heads(x, q, k, v, o.mT, *a),
+        "queries and keys changed places: row n of the scores is for query n, q @ "
+        "k.mT": lambda x, q, k, *a: _heads(x, k, q, *a),
         "you multiply by the transposed matrices: here q = x @ w_q (nn.Linear stores "
         "the transpose)": lambda x, q, k, v, o, *a: _heads(
             x, q.mT, k.mT, v.mT, o.mT, *a

@@ -273,7 +273,7 @@ TOP_K = Exercise(
             logits, k
         ).softmax(-1),
         "you keep the k least likely tokens: the k highest logits are the ones": (
-            lambda logits, heat, k: (-_keep(-logits / heat, k)).softmax(-1)
+            lambda logits, heat, k: (-_keep(-logits / heat, k, math.inf)).softmax(-1)
         ),
         "they don't sum to 1: after cutting, the k tokens share all of the "
         "probability": lambda logits, heat, k: (

@@ -131,7 +131,7 @@ def cost(fusion: Fusion, features: dict[str, Tensor]) -> Cost:
     sums, products of elements and FFTs are not.
     """
     rows = len(next(iter(features.values())))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         fusion(features)
     parameters = sum(p.numel() for p in fusion.parameters())
     return Cost(parameters, counter.get_total_flops() // rows)

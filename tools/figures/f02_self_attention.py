@@ -7,7 +7,6 @@ import torch
 from base import (
     ACCENT,
     SOFT,
-    TINTS,
     WARM,
     arrow,
     box,
@@ -53,12 +52,10 @@ def att_asks() -> Figure:
         ("barks", "a verb", 0.3),
     )
     for i, (word, kind, y) in enumerate(rows):
-        arrow(ax, (2.65, 2.2), (3.9, y + 0.45))
+        ax.plot((2.65, 3.9), (2.2, y + 0.45), lw=(1.5, 10, 4)[i], color=WARM)
         box(ax, 3.95, y, 3.5, 0.9, f"key of {word}: {kind}", 0)
         arrow(ax, (7.5, y + 0.45), (8.1, y + 0.45))
         box(ax, 8.15, y, 3.0, 0.9, f"value of {word}", 2)
-        width = (1, 8, 3)[i]
-        ax.plot((2.65, 3.85), (2.2, y + 0.45), lw=width, color=WARM, alpha=0.5)
     return drawn
 
 
@@ -107,7 +104,7 @@ def att_scale() -> Figure:
             ax.set_xticks(n.widths, n.widths)
             ax.minorticks_off()
     axes[0].set(ylim=(0, 1), title="largest of 16 weights")
-    axes[1].set(ylim=(0, 0.35), title="what passes of a gradient")
+    axes[1].set(ylim=(0, 0.36), title="median norm of the Jacobian")
     axes[1].legend(frameon=False, loc="lower left")
     return drawn
 
@@ -151,44 +148,13 @@ def att_order() -> Figure:
     ):
         mixed = n.X[list(places)]
         weights = attention(mixed @ n.W_Q, mixed @ n.W_K, mixed @ n.W_V)[1]
-        ax.imshow(weights, vmin=0, vmax=1)
+        shown = ax.imshow(weights, vmin=0, vmax=1)
         said = [names[i] for i in places]
         ax.set_xticks(range(5), said)
         ax.set_yticks(range(5), said)
         ax.set(title=title, xlabel="key", ylabel="query")
+    drawn.colorbar(shown, ax=axes, label="weight")
     return drawn
-
-
-@figure
-def att_split() -> Figure:
-    """What head 0 and head 1 get from a right split, and from a bare reshape."""
-    x = torch.arange(12).reshape(1, 3, 4)
-    ways = {
-        "split, then swap": x.reshape(1, 3, 2, 2).transpose(1, 2),
-        "a bare reshape": x.reshape(1, 2, 3, 2),
-    }
-    drawn, ax = canvas(11.4, 4.6)
-    ax.text(1.4, 4.2, "three tokens", ha="center", color=SOFT)
-    for i in range(12):
-        number(ax, 0.3 + 0.6 * (i % 4), 2.9 - 0.75 * (i // 4), i)
-    for k, (title, heads) in enumerate(ways.items()):
-        left = 4.2 + 3.9 * k
-        colour = WARM if k else ACCENT
-        ax.text(left + 1.4, 4.2, title, ha="center", color=colour, weight="bold")
-        for h in range(2):
-            x0 = left + 1.6 * h
-            ax.text(x0 + 0.6, 0.65, f"head {h}", ha="center", color=SOFT)
-            for place, i in enumerate(heads[0, h].flatten().tolist()):
-                number(ax, x0 + 0.6 * (place % 2), 2.9 - 0.75 * (place // 2), i)
-    return drawn
-
-
-def number(ax: Axes, x: float, y: float, i: int) -> None:
-    """Draw one of twelve numbers as a square in the colour of its token."""
-    token = i // 4
-    ax.add_patch(plt.Rectangle((x, y), 0.55, 0.65, fc=TINTS[token], ec=SOFT, lw=1))
-    told = f"{token + 1}{i % 4}"
-    ax.text(x + 0.275, y + 0.31, told, ha="center", va="center", fontsize=17)
 
 
 @figure
@@ -226,11 +192,13 @@ def att_cost() -> Figure:
 def att_maps() -> Figure:
     """All 72 heads of MiniLM by three scores; the best of each is marked."""
     n = attended()
-    drawn, axes = plt.subplots(1, 3, figsize=(11.4, 3.6), sharey=True)
+    drawn, axes = plt.subplots(1, 3, figsize=(11.4, 4.6), sharey=True)
     for ax, kind in zip(axes, n.kinds, strict=True):
-        shown = ax.imshow(n.maps[kind, "search"], aspect="auto")
+        shown = ax.imshow(n.maps[kind, "search"], aspect="auto", vmin=0, vmax=1)
         if kind == n.kinds[-1]:
             shown.set(cmap="PuOr", clim=(-0.6, 0.6))
+        label = "margin" if kind == n.kinds[-1] else "weight"
+        drawn.colorbar(shown, ax=ax, location="bottom", label=label)
         layer, head = n.best[kind]
         style = {"markersize": 18, "markerfacecolor": "none", "markeredgewidth": 2.5}
         ax.plot(head, layer, "o", color="black", **style)
@@ -277,21 +245,24 @@ def bars(ax: Axes, groups: dict[str, dict[str, float]]) -> None:
 
 @figure
 def att_doubt() -> Figure:
-    """Where agreement and coreference come apart."""
+    """Where agreement and coreference come apart, with the pronouns as controls."""
     n = attended()
     names = {
-        "agreement, held out": "it agrees\n(held out)",
-        "agreement, but impossible": "it agrees,\nbut can't be meant",
-        "only sense decides": "both agree,\nsense decides",
+        "he, she: agreement (held out)": "he, she: the noun that agrees",
+        "he, she: agreement, but impossible": "agrees, but can't be meant",
+        "he, she: only sense decides": "makes sense",
+        "it: agreement (thing, not person)": "it: the noun that agrees",
+        "it: only sense decides (Winograd)": "makes sense",
     }
-    drawn, ax = plt.subplots(figsize=(10.4, 4.6))
+    drawn, ax = plt.subplots(figsize=(11.4, 4.6))
     values = [n.chosen[name] for name in names]
-    shown = ax.bar(range(3), values, 0.55, color=(ACCENT, WARM, WARM))
-    ax.bar_label(shown, [f"{v:.2f}" for v in values], padding=3)
-    ax.axhline(0.5, color=SOFT, linestyle="--")
-    ax.text(2.42, 0.52, "coin", color=SOFT, fontsize=17)
-    ax.set_xticks(range(3), names.values())
-    ax.set(ylabel="prefers the noun", ylim=(0, 1.12), xlim=(-0.5, 2.7))
+    colours = [WARM if "sense" in name else ACCENT for name in names]
+    shown = ax.barh(range(5), values, 0.62, color=colours)
+    ax.bar_label(shown, [f"{v:.2f}" for v in values], padding=6)
+    ax.axvline(0.5, color=SOFT, linestyle="--")
+    ax.set_yticks(range(5), names.values())
+    ax.set(xlabel="share where the head prefers it (coin: 0.5)", xlim=(0, 1.12))
+    ax.invert_yaxis()
     return drawn
 
 
