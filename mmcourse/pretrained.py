@@ -91,10 +91,10 @@ REASONS = {
 
 def of_llama(model: nn.Module) -> Weights:
     """Take a LlamaForCausalLM apart: keywords of ``DecoderConfig``, tensors."""
-    _refuse("from_llama", {_class(model): type(model).__name__ != "LlamaForCausalLM"})
+    refuse("from_llama", {_class(model): type(model).__name__ != "LlamaForCausalLM"})
     c = model.config
     rope = getattr(c, "rope_parameters", None) or {}
-    _refuse(
+    refuse(
         "from_llama",
         {
             f"hidden_act={c.hidden_act!r}": c.hidden_act != "silu",
@@ -132,9 +132,9 @@ def of_bert(model: nn.Module) -> Weights:
 
     Its first segment is added to every position; its pooler is left behind.
     """
-    _refuse("from_bert", {_class(model): type(model).__name__ != "BertModel"})
+    refuse("from_bert", {_class(model): type(model).__name__ != "BertModel"})
     c = model.config
-    _refuse(
+    refuse(
         "from_bert",
         {
             f"hidden_act={c.hidden_act!r}": c.hidden_act != "gelu",
@@ -162,11 +162,11 @@ def of_bert(model: nn.Module) -> Weights:
 def of_timm(model: nn.Module) -> Weights:
     """Take a plain ViT of timm apart: keywords of ``ViTConfig``, tensors."""
     kind = type(model).__name__
-    _refuse("from_timm", {_class(model): kind != "VisionTransformer"})
+    refuse("from_timm", {_class(model): kind != "VisionTransformer"})
     block = model.blocks[0]
     norm = next(m for m in (model.norm, model.fc_norm) if isinstance(m, nn.LayerNorm))
     rows, columns = model.patch_embed.grid_size
-    _refuse("from_timm", _timms_own(model))
+    refuse("from_timm", _timms_own(model))
     first = [t[0] for t in (model.cls_token, model.reg_token) if t is not None]
     prefix = torch.cat(first) if first else None
     config = {
@@ -223,11 +223,11 @@ def of_hf_vit(model: nn.Module) -> Weights:
     DeiT's distillation token becomes a register. A pooler is left behind.
     """
     kind = type(model).__name__
-    _refuse(
+    refuse(
         "from_hf", {_class(model): kind not in ("ViTModel", "DeiTModel", "Dinov2Model")}
     )
     c = model.config
-    _refuse(
+    refuse(
         "from_hf",
         {
             f"hidden_act={c.hidden_act!r}": c.hidden_act != "gelu",
@@ -302,16 +302,20 @@ def of_vit_s14() -> Weights:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep transformers' bars over tensors, which say nothing, off the screen."""
+    """Keep transformers' bars over tensors, which say nothing, off the screen.
+
+    Bars of downloads, which do say something, are huggingface_hub's and stay.
+    """
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    def silent(bar, args: tuple, kwargs: dict):
+        return bar(*args, **(kwargs | {"disable": True}))
+
+    before = logging.set_tqdm_hook(silent)
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        logging.set_tqdm_hook(before)
 
 
 def load(module: nn.Module, weights: dict[str, Tensor], source: str) -> nn.Module:
@@ -325,7 +329,8 @@ def load(module: nn.Module, weights: dict[str, Tensor], source: str) -> nn.Modul
     return module.eval()
 
 
-def _refuse(source: str, features: dict[str, bool]) -> None:
+def refuse(source: str, features: dict[str, bool]) -> None:
+    """Raise ValueError naming the first feature that is there and that ours lacks."""
     for feature, is_there in features.items():
         if is_there:
             raise ValueError(

@@ -235,10 +235,12 @@ def test_settings_come_back_as_the_dataclass_they_were():
         dataclass_from(MultimodalConfig, {"image": {"colours": 3}})
 
 
-def test_no_bar_is_shown_and_the_setting_is_left_as_it_was(saved, capfd):
+def test_no_bar_is_shown_and_the_setting_is_left_as_it_was(saved, capfd, monkeypatch):
     from transformers.utils import logging
 
-    logging.enable_progress_bar()
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    before = logging.set_tqdm_hook(None)
     AutoModel.from_pretrained(saved)
     assert "it/s" not in capfd.readouterr().err
-    assert logging.is_progress_bar_enabled()
+    assert logging.set_tqdm_hook(before) is None
