@@ -7,6 +7,8 @@ os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")  # no window, whatever the machine
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads would wait on each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from types import SimpleNamespace
 
