@@ -28,23 +28,40 @@ from tqdm.auto import tqdm
 
 from mmcourse import assets, pretrained
 from mmcourse.tokenizers import pad
-from mmcourse.transformer import Encoder, TokenEmbedding
+from mmcourse.transformer import ACTIVATIONS, MLP, Encoder, TokenEmbedding
 
 
 def mean_pool(
     tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
 ) -> Float[Tensor, "B D"]:
     """Average the real tokens of each row: sum_n m_n x_n / sum_n m_n."""
-    if not mask.any(dim=1).all():
-        row = int((~mask.any(dim=1)).nonzero()[0])
-        raise ValueError(f"row {row} of the mask is all padding: nothing to average")
+    _check_real(mask)
     weight = mask.unsqueeze(-1).to(tokens.dtype)
     return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
 
 
+def last_pool(
+    tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+) -> Float[Tensor, "B D"]:
+    """Take the last real token of each row."""
+    _check_real(mask)
+    last = mask.shape[1] - 1 - mask.int().flip(1).argmax(dim=1)
+    return tokens[torch.arange(len(tokens), device=tokens.device), last]
+
+
+def _check_real(mask: Bool[Tensor, "B N"]) -> None:
+    if not mask.any(dim=1).all():
+        row = int((~mask.any(dim=1)).nonzero()[0])
+        raise ValueError(f"row {row} of the mask is all padding: nothing to pool")
+
+
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """What a text encoder is made of; BERT's differences are ``from_bert``'s."""
+    """What a text encoder is made of; BERT's differences are ``from_bert``'s.
+
+    ``causal`` lets a token see only those before it, as CLIP's text tower does; then
+    ``pool`` takes the "last" real token, which saw them all, not the "mean".
+    """
 
     vocab: int
     length: int
@@ -56,7 +73,19 @@ class TextEncoderConfig:
     pre_norm: bool = True
     embed_norm: bool = False
     norm_eps: float = 1e-5
+    activation: str = "gelu"
+    causal: bool = False
+    pool: str = "mean"
     dropout: float = 0.0
+
+    def __post_init__(self):
+        """Refuse a pooling or an activation that there isn't."""
+        if self.pool not in ("mean", "last"):
+            raise ValueError(f'pool={self.pool!r}: choose "mean" or "last"')
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation={self.activation!r}: choose from {[*ACTIVATIONS]}"
+            )
 
 
 class TextEncoder(nn.Module):
@@ -72,16 +101,23 @@ class TextEncoder(nn.Module):
         self.embed = TokenEmbedding(c.vocab, c.length, c.dim, c.positions)
         self.embed_norm = norm(c.dim) if c.embed_norm else nn.Identity()
         kwargs = {"pre_norm": c.pre_norm, "norm": norm, "dropout": c.dropout}
+        kwargs["mlp"] = partial(MLP, activation=ACTIVATIONS[c.activation])
         self.encoder = Encoder(c.dim, c.depth, c.heads, hidden=c.hidden, **kwargs)
 
     def forward(
         self, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None = None
     ) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
         """Encode token ids; ``mask`` is True where real, None where all are."""
-        x = self.encoder(self.embed_norm(self.embed(tokens)), mask)
+        x = self.embed_norm(self.embed(tokens))
+        x = self.encoder(x, mask, causal=self.config.causal)
         return x, torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
 
-    pool = staticmethod(mean_pool)
+    def pool(
+        self, tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "B D"]:
+        """Make one vector of a text: the mean of its real tokens, or the last one."""
+        pooled = {"mean": mean_pool, "last": last_pool}
+        return pooled[self.config.pool](tokens, mask)
 
     @classmethod
     def from_bert(cls, model: nn.Module) -> "TextEncoder":

@@ -95,6 +95,17 @@ class TokenEmbedding(nn.Module):
 # --- blocks -----------------------------------------------------------------------
 
 
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x): what OpenAI's CLIP took for a GELU."""
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Bend each number by itself."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+
+
 class MLP(nn.Module):
     """Two linear maps with a bend between them, for each token by itself."""
 
@@ -228,10 +239,12 @@ class Encoder(nn.Module):
         self,
         x: Float[Tensor, "B N D"],
         mask: Bool[Tensor, "B N"] | Bool[Tensor, "B N N"] | None = None,
+        *,
+        causal: bool = False,
     ) -> Float[Tensor, "B N D"]:
         """Encode tokens; ``mask`` is True where real (B, N) or where to look."""
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask, causal=causal)
         return self.norm(x)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mmcourse import pretrained
 from mmcourse.modalities import patchify
-from mmcourse.transformer import Encoder, sinusoidal
+from mmcourse.transformer import ACTIVATIONS, MLP, Encoder, sinusoidal
 
 
 class PatchEmbedding(nn.Module):
@@ -93,6 +93,7 @@ class ViTConfig:
     layer_scale: float | None = None
     qkv_bias: bool = True
     patch_bias: bool = True
+    activation: str = "gelu"
     dropout: float = 0.0
     classes: int = 0
 
@@ -102,6 +103,7 @@ class ViTConfig:
         for name, known in (
             ("positions", ("learned", "sinusoidal")),
             ("pool", ("class", "mean")),
+            ("activation", tuple(ACTIVATIONS)),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose from {known}")
@@ -146,6 +148,7 @@ class ViT(nn.Module):
             c.heads,
             hidden=c.hidden,
             norm=norm,
+            mlp=partial(MLP, activation=ACTIVATIONS[c.activation]),
             dropout=c.dropout,
             layer_scale=c.layer_scale,
             qkv_bias=c.qkv_bias,

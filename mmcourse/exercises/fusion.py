@@ -271,8 +271,10 @@ PRODUCT_OF_EXPERTS = Exercise(
                 f(prior.log().expand(2, 3, 4), prior), prior, atol=1e-5
             )
         )(torch.tensor([0.1, 0.2, 0.3, 0.4])),
-        "two experts, each quite sure of another class, leave both at 1/2 (NaN? Add "
-        "logarithms and let softmax normalise them: their exp is 0 everywhere)": _survives_a_quarrel,
+        (
+            "two experts, each quite sure of another class, leave both at 1/2 (NaN? "
+            "Add logarithms and let softmax normalise them: their exp is 0 everywhere)"
+        ): _survives_a_quarrel,
     },
     mistakes={
         "the prior is not divided out: each expert has it inside, so a frequent class "

@@ -1,0 +1,90 @@
+"""What frozen encoders see, standardised: a tower that costs nothing to train upon.
+
+A pretrained encoder that stays as it is gives the same features every time, so they are
+computed once and a small projection learns from them: a locked tower, Zhai et al.,
+2022, arXiv 2111.07991. Taught in 07_contrastive_learning.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmcourse import encoders
+
+FROZEN: dict[str, Callable[[], nn.Module]] = {
+    "efficientnet-128": lambda: encoders.efficientnet(128),
+    "efficientnet-160": lambda: encoders.efficientnet(160),
+    "minilm": encoders.minilm,
+    "use": encoders.multilingual_use,
+}
+WIDTH = {
+    "efficientnet-128": encoders.EfficientNet.width,
+    "efficientnet-160": encoders.EfficientNet.width,
+    "minilm": encoders.MiniLM.width,
+    "use": encoders.MultilingualUSE.width,
+}
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Which frozen encoders, joined by a plus: "efficientnet-160" or "minilm+use"."""
+
+    frozen: str
+    dropout: float = 0.2
+
+    def __post_init__(self):
+        """Refuse an encoder that there isn't."""
+        if unknown := sorted(set(self.names) - set(FROZEN)):
+            raise ValueError(f"no frozen encoder {unknown}: choose from {[*FROZEN]}")
+
+    @property
+    def names(self) -> list[str]:
+        """The encoders' names."""
+        return self.frozen.split("+")
+
+    @property
+    def dim(self) -> int:
+        """How many features they give together."""
+        return sum(WIDTH[name] for name in self.names)
+
+
+class Features(nn.Module):
+    """Features of frozen encoders as an encoder of their own: one token, (B, 1, D).
+
+    Each feature is standardised by the mean and the deviation that ``measure`` took,
+    and dropped at random in training.
+    """
+
+    def __init__(self, config: FeaturesConfig):
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(config.dim))
+        self.register_buffer("std", torch.ones(config.dim))
+        self.drop = nn.Dropout(config.dropout)
+
+    def embed(self, items: Sequence) -> Float[Tensor, "n D"]:
+        """Let the frozen encoders see pictures or read texts; cached on disk."""
+        parts = [FROZEN[name]().embed(items) for name in self.config.names]
+        return torch.cat(parts, dim=1).to(self.mean.device)
+
+    def measure(self, features: Float[Tensor, "n D"]) -> "Features":
+        """Take the training features' mean and deviation; return self."""
+        self.mean.copy_(features.mean(dim=0))
+        self.std.copy_(features.std(dim=0).clamp(min=1e-6))
+        return self
+
+    def forward(
+        self, features: Float[Tensor, "B D"], mask: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B 1 D"], Bool[Tensor, "B 1"]]:
+        """Standardise features; a ``mask`` of tokens has nothing to say here."""
+        tokens = self.drop((features - self.mean) / self.std).unsqueeze(1)
+        return tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+
+    def pool(
+        self, tokens: Float[Tensor, "B 1 D"], mask: Bool[Tensor, "B 1"]
+    ) -> Float[Tensor, "B D"]:
+        """Return the one token."""
+        return tokens[:, 0]
