@@ -15,6 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 hygiene = typer.Typer(help="Look after the notebooks: run, clean, check.")
+training = typer.Typer(help="Train models and leave them in data/checkpoints.")
+app.add_typer(training, name="train", no_args_is_help=True)
 app.add_typer(hygiene, name="notebooks", no_args_is_help=True)
 
 Numbers = Annotated[
@@ -36,6 +38,8 @@ def main() -> None:
         from mmcourse.slides import SlidesError
 
         known = AssetError | NotebookError | SlidesError | OSError
+        if (recipes := sys.modules.get("mmcourse.recipes")) is not None:
+            known |= recipes.RecipeError
         if not isinstance(error, known):
             raise
         typer.secho(f"mmcourse: {error}", fg="red", err=True)
@@ -180,6 +184,45 @@ def slides(
 
     for path in build(numbers, out, pdf):
         typer.echo(str(path))
+
+
+@training.command("clip")
+def train_clip(
+    data: Annotated[
+        str, typer.Option(help="openmoji, a folder with captions, or a set of the Hub.")
+    ] = "openmoji",
+    out: Annotated[
+        Path | None, typer.Option(help="The model's folder; data/checkpoints if none.")
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Learn from pixels and tokens.")
+    ] = False,
+    text: Annotated[
+        str, typer.Option(help="Frozen text encoders: minilm+use, minilm or use.")
+    ] = "minilm+use",
+    hands: Annotated[
+        str, typer.Option(help="Emoji to learn from, such as openmoji alone.")
+    ] = "openmoji+twemoji",
+    epochs: Annotated[int, typer.Option(help="Times through the pairs.")] = 30,
+    batch: Annotated[int, typer.Option(help="Pairs a step, of each process.")] = 256,
+    rows: Annotated[int, typer.Option(help="Pairs to take of a stream.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Of the weights and of the order.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    processes: Annotated[int, typer.Option(help="How many share the work.")] = 1,
+) -> None:
+    """Train a CLIP-like pair of encoders; run again what was killed, it goes on."""
+    from mmcourse import assets, recipes
+
+    towers = {"image": "scratch", "text": "scratch", "size": 64, "lr": 1e-3}
+    towers = towers if scratch else {"text": text}
+    numbers = {"epochs": epochs, "batch": batch, "rows": rows, "seed": seed}
+    recipe = recipes.ClipRecipe(data=data, hands=hands, **numbers, **towers)
+    name = f"clip-{Path(data).name}" + ("-scratch" if scratch else "")
+    folder = assets.root() / "checkpoints" / name if out is None else out
+    found = recipes.train_clip(recipe, folder, device, processes)
+    rows_ = [(k, f"{v:.3f}") for k, v in found.items() if " R@" in k]
+    _print(_table("unseen, text to picture", "", rows=rows_))
+    typer.echo(f"the model, its card and curves are in {folder}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import datasets as hf
@@ -398,11 +399,7 @@ def captions(name_or_folder: str) -> DatasetDict:
     try:
         loaded = hf.load_dataset(name_or_folder)
     except Exception as error:
-        raise FileNotFoundError(
-            f"captions({name_or_folder!r}) can't be loaded: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
-            "Give a folder that exists, or connect to reach the Hub"
-        ) from error
+        raise _unloadable("captions", name_or_folder, error) from error
     return DatasetDict(
         {
             split: _with_captions(part, name_or_folder)
@@ -411,16 +408,49 @@ def captions(name_or_folder: str) -> DatasetDict:
     )
 
 
+def stream_captions(name_or_folder: str) -> Iterator[dict]:
+    """Yield image and captions (a list) row by row, without loading the whole set.
+
+    Reads what ``captions`` reads; of the splits train, or the first there is.
+    """
+    try:
+        splits = hf.load_dataset(name_or_folder, streaming=True)
+        rows = iter(splits["train" if "train" in splits else next(iter(splits))])
+        first = next(rows)
+    except Exception as error:
+        raise _unloadable("stream_captions", name_or_folder, error) from error
+    column = _caption_column(name_or_folder, list(first))
+    for row in chain([first], rows):
+        texts = row[column]
+        yield {
+            "image": row["image"],
+            "captions": [texts] if isinstance(texts, str) else list(texts),
+        }
+
+
+def _unloadable(call: str, source: str, error: Exception) -> FileNotFoundError:
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return FileNotFoundError(
+        f"{call}({source!r}) can't be loaded: {said}. Give a folder that exists, or "
+        "connect to reach the Hub"
+    )
+
+
 CAPTION_COLUMNS = ("captions", "caption", "sentences", "sentence", "text", "raw")
 
 
-def _with_captions(part: Dataset, source: str) -> Dataset:
-    column = next((c for c in CAPTION_COLUMNS if c in part.column_names), None)
-    if column is None or "image" not in part.column_names:
+def _caption_column(source: str, columns: list[str]) -> str:
+    column = next((c for c in CAPTION_COLUMNS if c in columns), None)
+    if column is None or "image" not in columns:
         raise ValueError(
-            f"{source!r} has the columns {part.column_names}: an image and one of "
+            f"{source!r} has the columns {columns}: an image and one of "
             f"{CAPTION_COLUMNS} are needed; rename_column mends it"
         )
+    return column
+
+
+def _with_captions(part: Dataset, source: str) -> Dataset:
+    column = _caption_column(source, part.column_names)
     part = part.select_columns(["image", column])
     if column != "captions":
         part = part.rename_column(column, "captions")

@@ -139,7 +139,7 @@ class DualEncoder(nn.Module):
             getattr(self, name).eval()
         return self
 
-    def _encode(self, name: str, *given: Tensor) -> Tensor:
+    def _encode(self, name: str, *given: Tensor | None) -> Tensor:
         tower = getattr(self, name)
         with torch.set_grad_enabled(
             torch.is_grad_enabled() and name not in self.locked

@@ -7,6 +7,7 @@ computed once and a small projection learns from them: a locked tower, Zhai et a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,18 +15,13 @@ from torch import Tensor, nn
 
 from mmcourse import encoders
 
-FROZEN: dict[str, Callable[[], nn.Module]] = {
-    "efficientnet-128": lambda: encoders.efficientnet(128),
-    "efficientnet-160": lambda: encoders.efficientnet(160),
-    "minilm": encoders.minilm,
-    "use": encoders.multilingual_use,
+FROZEN: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "minilm": (encoders.minilm, encoders.MiniLM.width),
+    "use": (encoders.multilingual_use, encoders.MultilingualUSE.width),
 }
-WIDTH = {
-    "efficientnet-128": encoders.EfficientNet.width,
-    "efficientnet-160": encoders.EfficientNet.width,
-    "minilm": encoders.MiniLM.width,
-    "use": encoders.MultilingualUSE.width,
-}
+for _size in (128, 160, 224):  # pixels: what is small is seen better in a large picture
+    _load = partial(encoders.efficientnet, _size)
+    FROZEN[f"efficientnet-{_size}"] = (_load, encoders.EfficientNet.width)
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class FeaturesConfig:
     @property
     def dim(self) -> int:
         """How many features they give together."""
-        return sum(WIDTH[name] for name in self.names)
+        return sum(FROZEN[name][1] for name in self.names)
 
 
 class Features(nn.Module):
@@ -67,7 +63,7 @@ class Features(nn.Module):
 
     def embed(self, items: Sequence) -> Float[Tensor, "n D"]:
         """Let the frozen encoders see pictures or read texts; cached on disk."""
-        parts = [FROZEN[name]().embed(items) for name in self.config.names]
+        parts = [FROZEN[name][0]().embed(items) for name in self.config.names]
         return torch.cat(parts, dim=1).to(self.mean.device)
 
     def measure(self, features: Float[Tensor, "n D"]) -> "Features":

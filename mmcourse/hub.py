@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from mmcourse.dual_encoder import DualEncoder, DualEncoderConfig
 from mmcourse.multimodal import MultimodalConfig, MultimodalTransformer
 from mmcourse.pretrained import without_bars
 
@@ -34,8 +35,10 @@ def dataclass_from(kind: type, values: Mapping):
     def built(name: str, value):
         if not isinstance(value, Mapping):
             return value
-        kinds = [hints[name], *get_args(hints[name])]  # X, or the X of X | None
-        return dataclass_from(next(k for k in kinds if is_dataclass(k)), value)
+        kinds = [hints[name], *get_args(hints[name])]  # X, or the X and Y of X | Y
+        kinds = [k for k in kinds if is_dataclass(k)]
+        own = [k for k in kinds if set(value) <= {f.name for f in fields(k)}]
+        return dataclass_from((own or kinds)[0], value)
 
     return kind(**{name: built(name, value) for name, value in values.items()})
 
@@ -65,7 +68,7 @@ class CourseModel(PreTrainedModel):
             if config.settings is None:
                 raise ValueError("config.json has no settings: save with mmcourse.hub")
             with torch.device("cpu"):  # transformers builds without numbers, on "meta"
-                model = self.whole(dataclass_from(self.made_of, config.settings))
+                model = self.make(dataclass_from(self.made_of, config.settings))
             model = model.to(torch.get_default_dtype())
         self.model = model
         self._tied_weights_keys = _tied(self)
@@ -73,6 +76,11 @@ class CourseModel(PreTrainedModel):
         # leaves memory that nobody filled in its place.
         self._tables = {n: b.clone() for n, b in self.named_non_persistent_buffers()}
         self.post_init()
+
+    @classmethod
+    def make(cls, config) -> nn.Module:
+        """Make the whole model by its dataclass."""
+        return cls.whole(config)
 
     @classmethod
     def of(cls, model: nn.Module) -> "CourseModel":
@@ -150,3 +158,19 @@ class MultimodalModel(CourseModel):
     config_class = MultimodalModelConfig
     whole = MultimodalTransformer
     made_of = MultimodalConfig
+
+
+class DualEncoderModelConfig(CourseConfig):
+    """The config of a ``DualEncoder``."""
+
+    model_type = "mmcourse-dual-encoder"
+
+
+@register
+class DualEncoderModel(CourseModel):
+    """A ``DualEncoder`` as AutoModel loads it: ``image, text = model(batch)``."""
+
+    config_class = DualEncoderModelConfig
+    whole = DualEncoder
+    made_of = DualEncoderConfig
+    make = DualEncoder.made

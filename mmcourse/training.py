@@ -35,6 +35,7 @@ class TrainConfig:
     ``precision`` is fp32 or bf16; None takes bf16 where the device computes in it.
     ``mixup`` > 0 mixes pictures and labels and needs ``classes``. With a ``folder``, a
     checkpoint is written every ``save_every`` steps and a killed run goes on from it.
+    ``device`` is cpu, cuda or mps; None takes the fastest there is.
     """
 
     epochs: int = 10
@@ -46,6 +47,7 @@ class TrainConfig:
     mixup: float = 0.0
     classes: int | None = None
     seed: int = 0
+    device: str | None = None
     folder: str | Path | None = None
     save_every: int = 100
 
@@ -224,7 +226,7 @@ def _accelerator(config: TrainConfig):
     from accelerate.utils import DataLoaderConfiguration
 
     order = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed)
-    cpu = pick_device().type == "cpu"
+    cpu = pick_device(config.device).type == "cpu"
     return Accelerator(cpu=cpu, dataloader_config=order)
 
 
@@ -268,7 +270,8 @@ def _checkpoint(config: TrainConfig) -> Path:
 
 def _settings(config: TrainConfig, steps: int) -> dict:
     """Return what must agree for a run to go on as if it had never stopped."""
-    return asdict(replace(config, folder=None, save_every=1)) | {"steps": steps}
+    kept = replace(config, folder=None, device=None, save_every=1)
+    return asdict(kept) | {"steps": steps}
 
 
 def _save(config, steps, model, optimizer, history, accelerator) -> None:

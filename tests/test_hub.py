@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from mmcourse.dual_encoder import DualEncoder, DualEncoderConfig
 from mmcourse.encoders import TextEncoderConfig
-from mmcourse.hub import MultimodalModel, dataclass_from
+from mmcourse.features import FeaturesConfig
+from mmcourse.hub import DualEncoderModel, MultimodalModel, dataclass_from
 from mmcourse.multimodal import MultimodalConfig, MultimodalTransformer
 from mmcourse.signals import AudioEncoderConfig, VideoEncoderConfig
 from mmcourse.vit import ViTConfig
@@ -244,3 +246,21 @@ def test_no_bar_is_shown_and_the_setting_is_left_as_it_was(saved, capfd, monkeyp
     AutoModel.from_pretrained(saved)
     assert "it/s" not in capfd.readouterr().err
     assert logging.set_tqdm_hook(before) is None
+
+
+@pytest.mark.parametrize("towers", ["own", "features"])
+def test_a_dual_encoder_comes_back_as_it_was(towers, tmp_path):
+    configs = {
+        "own": (
+            ViTConfig(16, 8, dim=16, depth=1, heads=2),
+            TextEncoderConfig(20, 8, 12, 1, 2),
+        ),
+        "features": (FeaturesConfig("efficientnet-128"), FeaturesConfig("minilm+use")),
+    }
+    image, text = configs[towers]
+    model = DualEncoder.made(DualEncoderConfig(8, "siglip", image, text)).eval()
+    DualEncoderModel.of(model).save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path).eval().model
+    assert again.config == model.config
+    theirs = again.state_dict()
+    assert all(torch.equal(theirs[k], v) for k, v in model.state_dict().items())
