@@ -230,7 +230,8 @@ def bench(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            help="foundations, attention, encoder, vit, generate, fusion, multimodal."
+            help="foundations, attention, encoder, vit, generate, fusion, multimodal, "
+            "contrastive, memory."
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,

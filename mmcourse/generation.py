@@ -21,15 +21,17 @@ from mmcourse.transformer import Decoder, DecoderConfig
 
 
 def next_probabilities(
-    logits: Float[Tensor, "B V"],
+    logits: Float[Tensor, "*B V"],
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-) -> Float[Tensor, "B V"]:
+) -> Float[Tensor, "*B V"]:
     """Return the probabilities that the next token is drawn from.
 
     softmax(logits / temperature); then only the ``top_k`` likeliest tokens, or the
-    fewest whose probabilities reach ``top_p`` together, share all of it.
+    fewest whose probabilities reach ``top_p`` together, share all of it. With both, a
+    token is kept that both keep; the nucleus is summed over all tokens, before top-k
+    cuts (transformers cuts first, shares out, and then sums).
     """
     if temperature <= 0:
         raise ValueError(f"temperature={temperature}: choose it above 0")
@@ -40,7 +42,7 @@ def next_probabilities(
     probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
     keep = torch.ones_like(probabilities, dtype=torch.bool)
     if top_k is not None:
-        keep[:, top_k:] = False
+        keep[..., top_k:] = False
     if top_p is not None:  # the token that crosses top_p still belongs to the nucleus
         keep &= probabilities.cumsum(-1) - probabilities < top_p
     kept = probabilities * keep
@@ -66,9 +68,10 @@ def generate(
     """Continue each row of ``tokens`` by up to ``steps`` tokens, on the KV cache.
 
     temperature 0 takes the likeliest token; above 0 it is drawn from
-    ``next_probabilities``. With ``beams`` > 1, the best of that many continuations by
-    sum of log p / length^``length_penalty``. A row ends at the token ``stop`` and is
-    filled with it. Prompts of one batch have the same length.
+    ``next_probabilities``, cut by ``top_k`` and ``top_p``, which are refused where
+    nothing is drawn. With ``beams`` > 1, the best of that many continuations by sum of
+    log p / length^``length_penalty``. A row ends at the token ``stop`` and is filled
+    with it. Prompts of one batch have the same length.
     """
     if tokens.shape[1] == 0 or steps < 1:
         raise ValueError(f"{tokens.shape[1]} tokens, steps={steps}: both at least 1")
@@ -76,6 +79,9 @@ def generate(
         raise ValueError(f"beams={beams}: at least 1 is needed")
     if beams > 1 and temperature > 0:
         raise ValueError("beams search, temperature draws lots: choose one of them")
+    if temperature == 0 and (top_k is not None or top_p is not None):
+        cuts = f"top_k={top_k}, top_p={top_p}, temperature={temperature}"
+        raise ValueError(f"{cuts}: top_k and top_p need temperature > 0")
     if beams == 1:
         args = (tokens, steps, context, context_mask)
         return _by_token(model, *args, (temperature, top_k, top_p), stop)

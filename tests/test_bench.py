@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmcourse import bench, datasets
-from mmcourse.bench import components, fusions, timing
+from mmcourse.bench import components, contrastive, fusions, timing
 
 
 def test_the_median_and_the_spread_are_those_of_the_tries():
@@ -154,3 +154,29 @@ def test_a_share_of_the_peak_is_shown_where_it_was_measured():
     race = bench.Race("vit", "timm", 0.1, 0.2, 0.5, 0.45, 0.55, 10.0, 20.0)
     (table,) = bench.tables([race, replace(race, share=0.4)])
     assert [row[-1] for row in table] == ["share of peak", "", "40%"]
+
+
+def test_clip_races_with_one_size_and_one_loss():
+    """The three have as many parameters, and ours transformers' loss."""
+    sizes = {"image": (16, 2, 2, 4), "text": (16, 1, 2, 8, 40)}
+    racers = contrastive.racers(torch.device("cpu"), 3, **sizes)
+    counts = [sum(p.numel() for p in m.parameters()) for m, _ in racers.values()]
+    assert max(counts) - min(counts) <= 2 * 16  # the class token and its position
+    losses = {}
+    for who, (model, loss) in racers.items():
+        losses[who] = loss()
+        losses[who].backward()
+        assert all(p.grad is not None for p in model.parameters()), who
+    torch.testing.assert_close(losses["ours"], losses["transformers"])
+
+
+def test_memory_against_the_batch_and_its_exponent(tmp_path):
+    cpu = torch.device("cpu")
+    found = list(contrastive.large_batches(cpu, [1024, 2048, 4096], 16))
+    assert all(m.ours < m.plain for m in found)
+    (table,) = bench.tables(found)
+    chunks, plain = (float(cell) for cell in table[-1][2:])
+    assert chunks < 1.2 and plain > 1.8
+    for result in found:
+        stored = bench.save(result, tmp_path / "b.json", "cpu")
+    assert stored == found

@@ -260,6 +260,60 @@ def test_nothing_that_is_returned_breaks_the_check(answer):
         assert last(check(id, lambda x, answer=answer: answer))
 
 
+PAIR = engine.Exercise(
+    "pair",
+    lambda x: (softmax(x), x > 0),
+    SOFTMAX.inputs,
+    fixed=SOFTMAX.fixed,
+    mistakes={"The two changed places.": lambda x: (x > 0, softmax(x))},
+)
+PAIRS = {
+    "first shape": (
+        lambda x: (softmax(x)[0], x > 0),
+        r"^part 1 of the result: shape \(2,\), \(2, 2\) was due \(given x \(2, 2\)\)$",
+    ),
+    "second shape": (
+        lambda x: (softmax(x), (x > 0).T[:1]),
+        r"^part 2 of the result: shape \(1, 2\), \(2, 2\) was due",
+    ),
+    "dtype": (
+        lambda x: (softmax(x), (x > 0).float()),
+        "^part 2 of the result: dtype float32 holds floats, booleans were due$",
+    ),
+    "too many": (lambda x: (x, x, x), "^it returns 3 values, 2 were due$"),
+    "none": (lambda x: (softmax(x), None), "^part 2 of the result is None$"),
+    "no tuple": (lambda x: [softmax(x), x > 0], "^it returns list, tuple was due$"),
+}
+
+
+@pytest.fixture(name="pair")
+def of_two_arrays(monkeypatch):
+    monkeypatch.setattr(engine, "exercises", lambda: {"pair": PAIR})
+
+
+@pytest.mark.parametrize(("function", "why"), PAIRS.values(), ids=PAIRS)
+def test_the_form_of_each_part_of_a_tuple_is_looked_at(pair, function, why):
+    report = check("pair", function)
+    assert re.search(why, last(report)) and len(report.lines) == 1, report
+
+
+def test_wrong_values_in_a_tuple_are_pointed_at(pair):
+    report = check("pair", lambda x: (softmax(x), x > 1))
+    line = r"^part 2 of the result: values: 0 at \(0, 1\) where 1 was due \(given x"
+    assert re.search(line, last(report))
+    assert report.lines[0] == "  ✓ shape and dtype"
+
+
+def test_parts_of_a_tuple_may_come_in_any_dress_and_mistakes_are_named(pair):
+    for right in (
+        lambda x: (by_lists(x), (x > 0).tolist()),
+        lambda x: (by_numpy(x), x.numpy() > 0),
+    ):
+        assert check("pair", right).status == "correct", check("pair", right)
+    swapped = check("pair", lambda x: (x.gt(0), softmax(x)))
+    assert last(swapped) == "The two changed places."
+
+
 def test_values_that_are_nan_are_pointed_at():
     def partly(x):
         out = softmax(x)

@@ -47,20 +47,19 @@ def drop_by_loop(present, luck, p):
     kept = torch.zeros_like(present)
     for b, (here, lots) in enumerate(zip(present.tolist(), luck.tolist(), strict=True)):
         there = [m for m, is_there in enumerate(here) if is_there]
-        kept[b, max(there, key=lambda m: lots[m])] = True
         for m in there:
-            kept[b, m] |= luck[b, m] >= p
+            kept[b, m] = luck[b, m] >= p or lots[m] == max(lots[n] for n in there)
     return kept
 
 
 def drop_by_one_hot(present, luck, p):
     best = torch.where(present, luck, -torch.inf).argmax(dim=1)
-    return (present & (luck >= p)) | F.one_hot(best, luck.shape[1]).bool()
+    return present & ((luck >= p) | F.one_hot(best, luck.shape[1]).bool())
 
 
 def drop_then_mend(present, luck, p):
     kept = present & ~(luck < p)
-    empty = ~kept.any(dim=1)
+    empty = present.any(dim=1) & ~kept.any(dim=1)
     best = (luck * present + present).argmax(dim=1)
     kept[empty, best[empty]] = True
     return kept
@@ -193,9 +192,10 @@ def test_an_answer_that_changes_its_inputs_is_right_and_told_so():
 
 
 def test_the_package_drops_in_the_same_way(monkeypatch):
-    here = torch.tensor([[1, 1, 1, 0], [0, 1, 0, 0], [1, 0, 1, 1]]).bool()
+    here = [[1, 1, 1, 0], [0, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0]]
+    here = torch.tensor(here).bool()
     for seed in range(20):
-        luck = torch.rand(3, 4, generator=torch.Generator().manual_seed(seed))
+        luck = torch.rand(4, 4, generator=torch.Generator().manual_seed(seed))
         monkeypatch.setattr(torch, "rand", lambda *_, luck=luck, **__: luck)
         due = drop_as_in_the_solution(here, luck, 0.6)
         assert torch.equal(drop_modalities(here, 0.6), due)
@@ -313,7 +313,7 @@ def dropped(row):
 
 
 def best(there, luck):
-    return [max(there, key=lambda m: float(luck[m]))]
+    return sorted(there, key=lambda m: -float(luck[m]))[:1]
 
 
 def lucky(there, luck, p):
@@ -543,6 +543,24 @@ def test_a_wrong_answer_that_nobody_listed_is_refused(id, answer):
 def test_half_an_answer_is_refused(exercise):
     wrong = check(exercise.id, lambda *arguments: exercise.reference(*arguments)[:0])
     assert wrong.status == "incorrect"
+
+
+def without_brackets(present, luck, p):
+    luck = torch.where(present, luck, -1.0)
+    best = luck == luck.max(dim=1, keepdim=True).values
+    return present & (luck >= p) | best
+
+
+def one_hot_at_the_end(present, luck, p):
+    best = torch.where(present, luck, -torch.inf).argmax(dim=1)
+    return present & (luck >= p) | F.one_hot(best, luck.shape[1]).bool()
+
+
+@pytest.mark.parametrize("answer", [without_brackets, one_hot_at_the_end])
+def test_a_row_that_has_nothing_may_get_nothing(answer):
+    """Right wherever a row has something; the check asks about a row without."""
+    line = check("drop_lots", answer).lines[-1]
+    assert "a row that has nothing keeps nothing (are there brackets" in line
 
 
 # --- questions --------------------------------------------------------------------

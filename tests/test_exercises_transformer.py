@@ -36,6 +36,12 @@ def positions_as_cosines(length, dim):
     return torch.cos(angle - (channel % 2 == 0) * math.pi / 2)
 
 
+def positions_by_channel(length, dim):
+    channel = np.arange(dim)
+    angle = np.arange(length)[:, None] / 10_000 ** (channel / dim)
+    return np.where(channel % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
+
+
 def step_in_torch(x, f, gain, eps):
     norm = nn.RMSNorm(x.shape[-1], eps=eps, dtype=x.dtype)
     with torch.no_grad():
@@ -98,9 +104,9 @@ def nucleus_by_loop(logits, top_p):
 
 
 def nucleus_by_shifted_mask(logits, top_p):
-    """The way of the best-known libraries: cut what lies behind, shifted by one."""
+    """The way of well-known libraries: cut what lies behind, shifted by one."""
     ordered, order = logits.sort(descending=True)
-    cut = ordered.softmax(-1).cumsum(-1) > top_p
+    cut = ordered.softmax(-1).cumsum(-1) >= top_p
     cut[1:] = cut[:-1].clone()
     cut[0] = False
     logits[order[cut]] = -torch.inf
@@ -141,6 +147,25 @@ def centred_step(x, f, gain, eps):
     return x + f(norm(x) * gain)
 
 
+def eps_beside_the_root(x, f, gain, eps):
+    rms = x.square().mean(-1, keepdim=True) ** 0.5
+    return x + f(x / (rms + eps) * gain)
+
+
+def late_gain(x, f, gain, eps):
+    return x + gain * f(F.rms_norm(x, x.shape[-1:], eps=eps))
+
+
+def loss_without_a_minus(logits, tokens):
+    log_p = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
+    return log_p[tokens[:, 1:] != 0].mean()
+
+
+def loss_in_bits(logits, tokens):
+    p = logits[:, :-1].softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
+    return -p.log2()[tokens[:, 1:] != 0].mean()
+
+
 def unshifted_loss(logits, tokens):
     return F.cross_entropy(logits.transpose(1, 2), tokens, ignore_index=0)
 
@@ -162,14 +187,35 @@ def nucleus_without_the_last(logits, top_p):
     return out
 
 
+def nucleus_and_one_more(logits, top_p):
+    p, order = logits.softmax(-1).sort(descending=True)
+    count = int((p.cumsum(-1) < top_p).sum()) + 2
+    p[count:] = 0
+    return torch.zeros_like(p).scatter(0, order, p / p.sum())
+
+
+def nucleus_up_to_and_with(logits, top_p):
+    """Only where a sum hits p exactly is ``<=`` another thing than ``<``."""
+    p, order = logits.softmax(-1).sort(descending=True)
+    kept = p * (p.cumsum(-1) - p <= top_p)
+    return torch.zeros_like(p).scatter(0, order, kept / kept.sum())
+
+
 @pytest.mark.parametrize(
     "id, mistaken, said",
     [
         ("positions_by_hand", joined_waves, "they alternate"),
+        ("positions_by_hand", positions_by_channel, "with one angle"),
         ("pre_norm_step", centred_step, "you subtract the mean"),
+        ("pre_norm_step", eps_beside_the_root, "eps stands outside of the root"),
+        ("pre_norm_step", late_gain, "the gain comes too late"),
+        ("next_token_loss", loss_without_a_minus, "the minus is missing"),
+        ("next_token_loss", loss_in_bits, "logarithm to the base 2"),
         ("next_token_loss", unshifted_loss, "aren't shifted"),
         ("top_k_probabilities", heated_the_wrong_way, "multiply by the temperature"),
         ("nucleus", nucleus_without_the_last, "the token that crosses p is missing"),
+        ("nucleus", nucleus_and_one_more, "one token too many"),
+        ("nucleus", nucleus_up_to_and_with, "of four equal tokens, two reach p = 0.5"),
     ],
 )
 def test_a_mistake_is_recognised_in_a_learners_own_words(id, mistaken, said):
@@ -200,3 +246,10 @@ def test_a_wrong_shape_is_refused(exercise):
         return torch.as_tensor(exercise.reference(*arguments)).reshape(-1)[:0]
 
     assert check(exercise.id, cut).status == "incorrect"
+
+
+def test_a_report_shows_the_branch_by_name():
+    report = check("pre_norm_step", lambda x, f, gain, eps: x + 2 * f(x))
+    assert "f=h**2" in report.lines[-1]
+    report = check("pre_norm_step", lambda x, f, gain, eps: 1 / 0)
+    assert "<function" not in str(report) and "<lambda>" not in str(report)

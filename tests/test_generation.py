@@ -43,6 +43,22 @@ def test_probabilities_by_hand():
     assert torch.allclose(cold, squared / squared.sum(), atol=1e-6)
 
 
+def test_probabilities_of_one_place_and_of_any_number_of_axes():
+    logits = torch.tensor([2.0, 0.0, 1.0, -1.0])
+    for cut in ({}, {"top_k": 2}, {"top_p": 0.7}, {"top_k": 2, "top_p": 0.9}):
+        one = next_probabilities(logits, **cut)
+        assert one.shape == (4,)
+        assert torch.equal(next_probabilities(logits[None], **cut)[0], one)
+        assert torch.equal(next_probabilities(logits[None, None], **cut)[0, 0], one)
+
+
+def test_the_nucleus_is_summed_before_top_k_cuts():
+    """Of 0.5, 0.3, 0.15 and 0.05 two are 0.8; shared out, 0.5 is 0.625 and enough."""
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    both = next_probabilities(logits, top_k=2, top_p=0.6)
+    assert torch.allclose(both, torch.tensor([0.625, 0.375, 0, 0]))
+
+
 @pytest.mark.parametrize("top_k", [None, 1, 5])
 @pytest.mark.parametrize("top_p", [None, 0.3, 0.9])
 def test_probabilities_equal_transformers(top_k, top_p):
@@ -166,6 +182,9 @@ def test_a_context_steers_and_rows_stay_apart():
         ({"steps": 0}, "steps=0"),
         ({"beams": 0}, "beams=0"),
         ({"beams": 2, "temperature": 1.0}, "choose one of them"),
+        ({"top_k": 3}, "top_k and top_p need temperature > 0"),
+        ({"top_p": 0.9}, "top_k and top_p need temperature > 0"),
+        ({"beams": 2, "top_k": 3}, "top_k and top_p need temperature > 0"),
         ({"temperature": 1.0, "top_k": 0}, "top_k=0"),
         ({"temperature": 1.0, "top_p": 1.2}, "top_p=1.2"),
         ({"temperature": -1.0}, "temperature=-1.0"),

@@ -6,13 +6,16 @@ ratio. Timings are measured on request and never by a test: machines are noisy.
 """
 
 import json
+import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from mmcourse.bench import components, fusions
-from mmcourse.bench.timing import Race, Timing
+from mmcourse.bench import components, contrastive, fusions
+from mmcourse.bench.timing import Memory, Race, Timing
 
+Result = Timing | Race | Memory
 RACES = {
     "foundations": components.foundations,
     "attention": components.attention,
@@ -21,10 +24,12 @@ RACES = {
     "generate": components.generation,
     "fusion": fusions.fusion,
     "multimodal": fusions.multimodal,
+    "contrastive": contrastive.contrastive,
+    "memory": contrastive.large_batches,
 }
 
 
-def tables(results: list[Timing | Race]) -> Iterator[list[tuple[str, ...]]]:
+def tables(results: list[Result]) -> Iterator[list[tuple[str, ...]]]:
     """Lay out the timings and the races, the heads first."""
     timings = [r for r in results if isinstance(r, Timing)]
     races = [r for r in results if isinstance(r, Race)]
@@ -42,6 +47,28 @@ def tables(results: list[Timing | Race]) -> Iterator[list[tuple[str, ...]]]:
             rows = [(*_row(r), s) for r, s in zip(races, shares, strict=True)]
             yield [(*heads, "share of peak"), *rows]
 
+    if memories := [r for r in results if isinstance(r, Memory)]:
+        yield [("loss", "batch", "in chunks", "plain"), *_growth(memories)]
+
+
+def _growth(memories: list[Memory]) -> Iterator[tuple[str, ...]]:
+    """Lay out memory against batch, and the exponent p of memory ~ batch^p."""
+    sides = {}
+    for side in ("ours", "plain"):
+        points = [(m.batch, getattr(m, side)) for m in memories]
+        sides[side] = [(b, mib) for b, mib in points if mib is not None]
+    for m in memories:
+        plain = "" if m.plain is None else f"{m.plain:,.0f} MiB"
+        yield m.name, f"{m.batch:,}", f"{m.ours:,.0f} MiB", plain
+    if all(len(points) > 2 for points in sides.values()):
+        slopes = [_exponent(points[-3:]) for points in sides.values()]
+        yield "exponent, of the last three", "", *(f"{slope:.2f}" for slope in slopes)
+
+
+def _exponent(points: list[tuple[int, float]]) -> float:
+    x, y = (list(map(math.log, values)) for values in zip(*points, strict=True))
+    return statistics.linear_regression(x, y).slope
+
 
 def _row(r: Race) -> tuple[str, ...]:
     times = (f"{r.ours * 1e3:.1f} ms", f"{r.theirs * 1e3:.1f} ms")
@@ -49,7 +76,7 @@ def _row(r: Race) -> tuple[str, ...]:
     return r.name, r.peer, *times, ratio, f"{r.our_mib:.0f} / {r.their_mib:.0f} MiB"
 
 
-def report(results: list[Timing | Race], readme: Path, device: str) -> None:
+def report(results: list[Result], readme: Path, device: str) -> None:
     """Write the races into the README, between its two marks."""
     text = readme.read_text(encoding="utf-8")
     start, end = "<!-- bench -->\n", "<!-- /bench -->"
@@ -64,15 +91,16 @@ def report(results: list[Timing | Race], readme: Path, device: str) -> None:
     readme.write_text(f"{before}{start}{table}\n{end}{after}", encoding="utf-8")
 
 
-def save(result: Timing | Race, path: Path, device: str) -> list[Timing | Race]:
+def save(result: Result, path: Path, device: str) -> list[Result]:
     """Add a result to the JSON and return all there are of this device.
 
     The file is replaced whole after every race: a run that is killed loses none that
     had ended, and races can be run apart.
     """
-    kept: dict[tuple, Timing | Race] = {}
+    kept: dict[tuple, Result] = {}
     for known in [*_stored(path, device), result]:
-        kept[known.name, getattr(known, "peer", None)] = known
+        own = getattr(known, "peer", getattr(known, "batch", None))
+        kept[known.name, own] = known
     results = list(kept.values())
     rows = [{"kind": type(r).__name__, **asdict(r)} for r in results]
     text = json.dumps({"device": device, "results": rows}, indent=2)
@@ -83,11 +111,11 @@ def save(result: Timing | Race, path: Path, device: str) -> list[Timing | Race]:
     return results
 
 
-def _stored(path: Path, device: str) -> list[Timing | Race]:
+def _stored(path: Path, device: str) -> list[Result]:
     if not path.exists():
         return []
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["device"] != device:
         return []
-    kinds = {"Timing": Timing, "Race": Race}
+    kinds = {kind.__name__: kind for kind in (Timing, Race, Memory)}
     return [kinds[row.pop("kind")](**row) for row in stored["results"]]

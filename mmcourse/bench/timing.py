@@ -45,6 +45,16 @@ class Race:
     share: float | None = None
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory (MiB) against the batch, ours and the plain formula's, if tried."""
+
+    name: str
+    batch: int
+    ours: float
+    plain: float | None
+
+
 def race(
     name: str,
     ours: Callable[[], object],

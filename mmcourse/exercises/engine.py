@@ -293,6 +293,8 @@ def _compare_form(given: str, got, due) -> None:
         if type(got) is not type(due):
             have, want = type(got).__name__, type(due).__name__
             raise _Wrong(f"it returns {have}, {want} was due")
+        if isinstance(due, tuple):
+            _part_by_part(_compare_form, given, got, due)
         return
     try:
         got, due = _array(got), _array(due)
@@ -306,9 +308,24 @@ def _compare_form(given: str, got, due) -> None:
         raise _Wrong(f"dtype {got.dtype} holds {have}, {want} were due")
 
 
+def _part_by_part(compare: Callable, given: str, got: tuple, due: tuple) -> None:
+    """Compare two tuples, and say of which part it is that something is wrong."""
+    if len(got) != len(due):
+        raise _Wrong(f"it returns {len(got)} values, {len(due)} were due")
+    for place, (g, d) in enumerate(zip(got, due, strict=True), start=1):
+        if g is None:
+            raise _Wrong(f"part {place} of the result is None")
+        try:
+            compare(given, g, d)
+        except _Wrong as wrong:
+            raise _Wrong(f"part {place} of the result: {wrong}") from None
+
+
 def _compare_values(given: str, got, due) -> None:
     if _same(got, due):
         return
+    if isinstance(due, tuple) and any(hasattr(part, "shape") for part in due):
+        _part_by_part(_compare_values, given, got, due)
     given = f"(given {given})"
     if isinstance(due, str | list | tuple | dict):
         raise _Wrong(f"values: {_short(got)} where {_short(due)} was due {given}")

@@ -157,6 +157,8 @@ _LUCK = torch.tensor(
     [[0.9, 0.5, 0.2], [0.1, 0.3, 0.2], [0.1, 0.4, 0.8], [0.6, 0.3, 0.2]]
 )
 
+_NOTHING = torch.tensor([[False, False, False]])
+
 DROP_LOTS = Exercise(
     "drop_lots",
     _drop,
@@ -170,6 +172,10 @@ DROP_LOTS = Exercise(
         "no row loses everything": lambda f: bool(f(_HERE, _LUCK, 0.95).any(1).all()),
         "what is missing stays missing": lambda f: (
             not bool((f(_HERE, _LUCK, 0.25) & ~_HERE).any())
+        ),
+        "a row that has nothing keeps nothing (are there brackets around the or? `&` "
+        "binds tighter than `|`)": lambda f: (
+            not bool(f(_NOTHING, _LUCK[:1], 0.5).any())
         ),
     },
     mistakes={
@@ -579,10 +585,10 @@ QUESTIONS = (
     ),
     Question(
         "dropout-price",
-        "One model trains with modality dropout of 0.3, one without. What does it "
+        "One model trains with modality dropout of 0.5, one without. What does it "
         "do to accuracy, with all modalities there and with one missing?",
         {
-            "it costs a lot where all modalities are there: the model saw 30 % less": (
+            "it costs a lot where all modalities are there: it saw only half": (
                 "What is dropped comes back in the next epoch. And rows with less "
                 "teach each encoder to be of use by itself."
             ),

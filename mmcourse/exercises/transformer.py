@@ -18,6 +18,12 @@ def _angles(length: int, dim: int, base: float = 10_000.0, step: int = 2) -> Ten
     return torch.arange(length)[:, None] / base ** (step * i / dim)
 
 
+def _by_channel(length: int, dim: int) -> Tensor:
+    channel = torch.arange(dim)
+    angle = torch.arange(length)[:, None] / 10_000.0 ** (channel / dim)
+    return angle.sin().where(channel % 2 == 0, angle.cos())
+
+
 def _paired(angle: Tensor, swapped: bool = False) -> Tensor:
     waves = [angle.cos(), angle.sin()] if swapped else [angle.sin(), angle.cos()]
     return torch.stack(waves, dim=-1).flatten(1)
@@ -49,6 +55,8 @@ POSITIONS = Exercise(
         "count 0, 2, 4, ... the 2 is already in it": lambda n, d: _paired(
             _angles(n, d, step=4)
         ),
+        "your cosines are a little too slow: a sine and its cosine are a pair with "
+        "one angle, so channel 2i + 1 has the exponent 2i / D too": _by_channel,
         "the base is 10,000, and yours is 1,000: count the zeros": lambda n, d: _paired(
             _angles(n, d, base=1_000.0)
         ),
@@ -80,6 +88,10 @@ def _rootless(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     return gain * x / (x.pow(2).mean(-1, keepdim=True) + eps)
 
 
+def _eps_outside(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    return gain * x / (x.pow(2).mean(-1, keepdim=True).sqrt() + eps)
+
+
 def _summed(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     return gain * x / (x.pow(2).sum(-1, keepdim=True) + eps).sqrt()
 
@@ -88,20 +100,34 @@ def _with(norm):
     return lambda x, f, gain, eps: x + f(norm(x, gain, eps))
 
 
+class _Branch:
+    """A branch to hand to a learner's function; a report shows it by its name."""
+
+    def __init__(self, name: str, function):
+        self.name, self.function = name, function
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return self.function(h)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 def _branch(rng: np.random.Generator) -> tuple:
     draw = lambda *shape: torch.from_numpy(rng.normal(size=shape))  # noqa: E731
     weight = draw(4, 4)
     x, gain = draw(3, 4) * 2 + 0.5, draw(4).abs() + 0.5
-    return x, lambda h: torch.tanh(h @ weight), gain, 0.1
+    return x, _Branch("tanh(h @ W)", lambda h: torch.tanh(h @ weight)), gain, 0.1
 
 
+_SQUARE = _Branch("h**2", lambda h: h**2)
 _STREAM = torch.tensor([[3.0, 4.0, 0.0, 0.0], [1.0, 1.0, 1.0, -1.0]])
 
 PRE_NORM_STEP = Exercise(
     "pre_norm_step",
     _with(_rms),
     _branch,
-    fixed=((_STREAM, lambda h: h**2, torch.tensor([1.0, 2.0, 1.0, 0.5]), 1e-2),),
+    fixed=((_STREAM, _SQUARE, torch.tensor([1.0, 2.0, 1.0, 0.5]), 1e-2),),
     properties={
         "a branch that gives 0 leaves the stream as it is": lambda f: torch.equal(
             torch.as_tensor(f(_STREAM, torch.zeros_like, torch.ones(4), 1e-5)), _STREAM
@@ -130,6 +156,12 @@ PRE_NORM_STEP = Exercise(
         ),
         "eps is missing: it belongs under the root, beside the mean square": _with(
             lambda x, g, eps: _rms(x, g, 0.0)
+        ),
+        "eps stands outside of the root: add it to the mean square, and take the root "
+        "of both together": _with(_eps_outside),
+        "the gain comes too late: it belongs to the norm, so multiply before the "
+        "branch reads, not what the branch returns": lambda x, f, g, eps: (
+            x + g * f(_rms(x, torch.ones_like(g), eps))
         ),
         "the root is missing: you divide by the mean square, and the root mean square "
         "was due": _with(_rootless),
@@ -231,6 +263,13 @@ NEXT_TOKEN_LOSS = Exercise(
         "more: every real target weighs the same": _by_row,
         "rolling the tokens makes the first one the target of the last place: the last "
         "place has no target, so leave it out": _rolled,
+        "the minus is missing: log p is below 0, and the loss is -log p": (
+            lambda logits, t: -_mean(*_next(logits, t))
+        ),
+        "you took the logarithm to the base 2: that counts bits, and the loss here is "
+        "in nats, by the natural logarithm": lambda logits, t: (
+            _mean(*_next(logits, t)) / math.log(2)
+        ),
         "you took the probabilities themselves: the loss is minus their logarithm": (
             lambda logits, t: _mean(-(-_next(logits, t)[0]).exp(), t[:, 1:] != 0)
         ),
@@ -317,6 +356,12 @@ def _dropped(logits: Tensor, top_p: float) -> Tensor:
     return _nucleus(p, before + p <= top_p, order)
 
 
+def _one_more(logits: Tensor, top_p: float) -> Tensor:
+    p, before, order = _sorted(logits)
+    due = (before < top_p).sum()
+    return _nucleus(p, torch.arange(len(p)) <= due, order)
+
+
 def _unsorted(logits: Tensor, top_p: float) -> Tensor:
     p = logits.softmax(-1)
     return _nucleus(p, p.cumsum(-1) - p < top_p, torch.arange(len(p)))
@@ -354,10 +399,18 @@ NUCLEUS = Exercise(
         "one token that is likelier than p alone is kept, alone": lambda f: (
             f(torch.tensor([0.0, 9.0, 1.0]), 0.5).tolist() == [0, 1, 0]
         ),
+        "of four equal tokens, two reach p = 0.5: those before a third have reached it "
+        "already, so it is one too many (compare by <, not by <=)": lambda f: (
+            np.allclose(
+                sorted(f(torch.zeros(4), 0.5).tolist()), [0, 0, 0.5, 0.5], atol=1e-5
+            )
+        ),
     },
     mistakes={
         "the token that crosses p is missing: the nucleus is the fewest tokens that "
         "reach p together, so that one belongs to it": _dropped,
+        "you keep one token too many: the one that crosses p is the last, and the next "
+        "is out": _one_more,
         "you summed in the order of the vocabulary: sort by probability first": (
             _unsorted
         ),
@@ -381,17 +434,18 @@ EXERCISES = (POSITIONS, PRE_NORM_STEP, NEXT_TOKEN_LOSS, TOP_K, NUCLEUS)
 QUESTIONS = (
     Question(
         "deep-post-norm",
-        "You stack 10 blocks with the norm behind each sum (post-norm) and train with "
-        "a full learning rate from the first step. The same with the norm before each "
-        "branch (pre-norm) learns the task. What does the post-norm stack do?",
+        "You stack 10 blocks with the norm behind each sum (post-norm) and train them "
+        "for 170 steps, at the full learning rate of 3e-3 from the first one. The same "
+        "with the norm before each branch (pre-norm) learns the task. What does the "
+        "post-norm stack do?",
         {
-            "the same: a norm is a norm": "Both hold as many norms, but in post-norm "
-            "the stream itself passes each of them, and the large first steps throw "
-            "it off.",
-            "it learns a little more slowly": "In a shallow stack that is so. Look at "
-            "the depth: the loss stays at chance for all of the run.",
-            "it stays at chance": "Its first steps are too large for where it starts, "
-            "and it doesn't come back. A warm-up or pre-norm mends it.",
+            "the same: a norm is a norm": "Both hold about as many norms. But in "
+            "post-norm the stream itself passes each of them, and in pre-norm one path "
+            "through the stack only adds.",
+            "it learns a little more slowly": "With six blocks, or at a third of this "
+            "rate, it gets going. With ten blocks at 3e-3 the loss stays at chance.",
+            "it stays at chance": "At this depth and rate it doesn't leave chance. A "
+            "warm-up, a lower rate, fewer blocks or pre-norm each help.",
         },
         right=2,
     ),

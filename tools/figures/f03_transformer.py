@@ -203,6 +203,9 @@ def tf_strategies() -> Figure:
         shift = shifts.get(name, (-130, 2) if name == "nucleus 0.8" else (12, 2))
         ax.scatter(*at, s=120)
         ax.annotate(name, at, shift, textcoords="offset points", fontsize=18)
+    ax.axhline(n.unseen["bits"], 0, 0.72, color=SOFT, lw=2, linestyle="--")
+    at = (0.1, n.unseen["bits"] + 0.06)
+    ax.text(*at, "real unseen names", color=SOFT, fontsize=18)
     ax.set(
         xlabel="share of different names", ylabel="bits per character", xlim=(0, 1.3)
     )

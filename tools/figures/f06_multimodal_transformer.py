@@ -82,7 +82,7 @@ def multi_model() -> Figure:
     """Three encoders fill one row of tokens, and one decoder reads it."""
     n = notebook()
     drawn, ax = canvas(11.4, 5.3)
-    spans, step, first = n.context.spans, 0.58, 0.75
+    spans, step, first = n.joined.spans, 0.58, 0.75
     tokens(ax, first, 2.9, spans, step)
     words = {
         "text": ("a name's letters", "letter\nencoder"),
@@ -116,21 +116,21 @@ def multi_row() -> Figure:
     n = notebook()
     drawn, ax = canvas(11.4, 2.7)
     typed = list(n.data["test"]["text"][n.item])
-    letters = n.context.spans["text"]
+    letters = n.joined.spans["text"]
     names = typed + ["pad"] * (letters.stop - len(typed)) + ["class", "patch"]
     names += [str(i + 1) for i in range(n.ears.steps)]
-    real = n.context.mask[n.item].tolist()
+    real = n.joined.mask[n.item].tolist()
     first, step = 0.95, 0.8
     ax.text(0.05, 0.5, "mask", color=SOFT)
     for i, (name, here) in enumerate(zip(names, real, strict=True)):
-        kind = next(m for m, s in n.context.spans.items() if s.start <= i < s.stop)
+        kind = next(m for m, s in n.joined.spans.items() if s.start <= i < s.stop)
         tint = list(COLOURS).index(kind)
         box(ax, first + step * i, 1.05, step - 0.08, 0.75, name, tint)
         ax.texts[-1].set(fontsize=15 if len(name) > 1 else 20, color=INK)
         mark = "\N{CHECK MARK}" if here else "\N{MULTIPLICATION SIGN}"
         middle = first + step * i + (step - 0.08) / 2
         ax.text(middle, 0.5, mark, ha="center", color=INK if here else WARM)
-    for kind, span in n.context.spans.items():
+    for kind, span in n.joined.spans.items():
         middle = first + step * (span.start + span.stop) / 2 - 0.04
         ax.text(middle, 2.3, kind, ha="center", va="center", color=COLOURS[kind])
     return drawn
@@ -174,13 +174,15 @@ def multi_reader() -> Figure:
     times = f"\N{MULTIPLICATION SIGN} {n.config.depth} blocks"
     ax.text(8.0, 3.8, times, ha="right", va="center", color=SOFT)
     box(ax, 8.5, 2.2, 2.7, 1.2, "head:\nten logits", 4)
-    spans, step = n.context.spans, 0.5
+    spans, step = n.joined.spans, 0.5
     first = 4.675 - step * (spans["audio"].stop - 1) / 2
     tokens(ax, first, 0.75, spans, step)
     for i in range(spans["audio"].stop):
         ends = [first + step * i, 4.675 + 0.12 * (i - spans["audio"].stop // 2)]
         ax.plot(ends, [0.92, 2.18], color=SOFT, lw=1.3)
-    ax.text(4.675, 0.25, "keys and values $k$", ha="center", va="center", color=SOFT)
+    ax.text(
+        4.675, 0.25, "keys and values, from $z$", ha="center", va="center", color=SOFT
+    )
     return drawn
 
 
