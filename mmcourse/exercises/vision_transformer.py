@@ -378,7 +378,7 @@ QUESTIONS = (
     ),
     Question(
         "few-labels",
-        "100 labelled digits of 8 x 8 pixels. A ViT, a CNN of equal size, and one "
+        "100 labelled digits of 8 x 8 pixels. A ViT of 2 x 2 patches, a CNN, and one "
         "nearest neighbour in raw pixels, all without augmentation: which comes last?",
         {
             "the nearest neighbour: it learns nothing": "It needn't. The digits are "
