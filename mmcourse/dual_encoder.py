@@ -139,13 +139,18 @@ class DualEncoder(nn.Module):
             getattr(self, name).eval()
         return self
 
-    def _encode(self, name: str, *given: Tensor | None) -> Tensor:
-        tower = getattr(self, name)
-        with torch.set_grad_enabled(
-            torch.is_grad_enabled() and name not in self.locked
-        ):
-            pooled = tower.pool(*tower(*given))
+    def project(
+        self, name: str, tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "B E"]:
+        """Pool what the encoder "image" or "text" made, and map it into the space."""
+        pooled = getattr(self, name).pool(tokens, mask)
         return F.normalize(self.to_common[name](pooled), dim=-1)
+
+    def _encode(self, name: str, *given: Tensor | None) -> Tensor:
+        learns = torch.is_grad_enabled() and name not in self.locked
+        with torch.set_grad_enabled(learns):
+            tokens, mask = getattr(self, name)(*given)
+        return self.project(name, tokens, mask)
 
     @classmethod
     def from_hf(cls, model: nn.Module) -> "DualEncoder":

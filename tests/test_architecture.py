@@ -31,7 +31,7 @@ RANKS = [
     ["signals", "features", "clip_weights"],
     ["fusion"],
     ["dual_encoder", "multimodal", "vlm"],
-    ["tasks"],
+    ["tasks", "pretraining"],
     ["training", "evaluation", "interpret"],
     ["hub", "widgets", "exercises"],
     ["recipes"],
