@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmcourse import datasets
+from mmcourse.device import pick_device
 from mmcourse.dual_encoder import DualEncoder, DualEncoderConfig
 from mmcourse.encoders import TextEncoderConfig
 from mmcourse.features import Features, FeaturesConfig
@@ -76,6 +77,13 @@ class ClipRecipe:
                 f"rows={self.rows}, batch={self.batch}: at least 20 pairs and 2 at a "
                 "time are needed, for there must be something to tell apart"
             )
+        try:
+            TrainConfig(epochs=self.epochs, lr=self.lr)
+            DualEncoderConfig(self.dim, self.loss)
+            for frozen in {self.image, self.text} - {"scratch"}:
+                FeaturesConfig(frozen)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
 
 
 class Pair(NamedTuple):
@@ -324,6 +332,12 @@ def train_clip(
     recipe: ClipRecipe, folder: Path, device: str | None = None, processes: int = 1
 ) -> dict[str, float | int]:
     """Do all that a recipe says and leave a model, its card and curves in a folder."""
+    if processes < 1:
+        raise RecipeError(f"processes={processes}: at least 1 does the work")
+    try:
+        pick_device(device)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     folder.mkdir(parents=True, exist_ok=True)
     _claim(recipe, folder)
     encoded(recipe, folder)
@@ -332,7 +346,12 @@ def train_clip(
     else:
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         start += ["--nproc-per-node", str(processes), "-m", "mmcourse.recipes"]
-        subprocess.run([*start, str(folder), device or ""], check=True)
+        ended = subprocess.run([*start, str(folder), device or ""]).returncode
+        if ended != 0:
+            raise RecipeError(
+                f"one of {processes} processes failed (code {ended}): its message "
+                "stands above; run the same again to go on"
+            )
     return json.loads((folder / "metrics.json").read_text("utf-8"))
 
 

@@ -282,3 +282,37 @@ def test_bench_prints_a_table_and_writes_json(tmp_path, monkeypatch):
 )
 def test_bench_refuses_what_isnt_there(capsys, monkeypatch, args, why):
     assert why in fails(capsys, monkeypatch, "bench", *args)
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (["--text", "bert"], "no frozen encoder"),
+        (["--device", "tpu"], "tpu"),
+        (["--scratch", "--epochs", "0"], "epochs=0"),
+        (["--data", "no-such-folder"], "no-such-folder"),
+    ],
+)
+def test_train_clip_refuses_in_a_sentence(capsys, monkeypatch, tmp_path, args, why):
+    out = ("--out", str(tmp_path / "model"))
+    assert why in fails(capsys, monkeypatch, "train", "clip", *args, *out)
+
+
+def test_train_clip_prints_what_it_found_and_where_it_is(monkeypatch, tmp_path):
+    from mmcourse import recipes
+
+    seen = {}
+
+    def train_clip(recipe, folder, device, processes):
+        seen.update(recipe=recipe, folder=folder, processes=processes)
+        return {"step": 3, "unseen R@1": 0.25}
+
+    monkeypatch.setattr(recipes, "train_clip", train_clip)
+    args = ["--data", "pictures", "--scratch", "--processes", "2", "--seed", "5"]
+    said = invoke("train", "clip", *args, "--out", str(tmp_path))
+    assert (
+        said.exit_code == 0 and "unseen R@1" in said.output and "0.250" in said.output
+    )
+    recipe = seen["recipe"]
+    assert (recipe.data, recipe.image, recipe.seed) == ("pictures", "scratch", 5)
+    assert (seen["folder"], seen["processes"]) == (tmp_path, 2)

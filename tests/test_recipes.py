@@ -142,11 +142,23 @@ def test_unseen_emoji_are_in_no_training_text():
         ({"hands": "noto"}, "noto"),
         ({"image": "scratch"}, "both or none"),
         ({"rows": 3}, "rows=3"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"text": "bert"}, "no frozen encoder"),
+        ({"loss": "mse"}, "loss='mse'"),
     ],
 )
 def test_recipes_of_no_sense_are_refused(changes, says):
     with pytest.raises(RecipeError, match=says):
         ClipRecipe(**changes)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"), [({"processes": 0}, "processes=0"), ({"device": "tpu"}, "tpu")]
+)
+def test_machines_that_are_not_there_are_refused(captioned, tmp_path, how, says):
+    with pytest.raises(RecipeError, match=says):
+        train_clip(recipe(captioned), tmp_path / "out", **how)
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_few_pairs_are_refused(tmp_path):
