@@ -83,8 +83,9 @@ class KVCache:
 class Attend(nn.Module):
     """Attention on torch's fused kernels, which never store the (N, K) weights.
 
-    A hook on this module sees q, k, v and the mask: ``attention`` gives the weights
-    of the same output (``mmcourse.interpret`` does that).
+    Keys and values may have fewer heads: each serves H / h queries in a row. A hook on
+    this module sees q, k, v and the mask: ``attention`` gives the weights of the same
+    output (``mmcourse.interpret`` does that).
     """
 
     def __init__(self, dropout: float = 0.0):
@@ -96,21 +97,20 @@ class Attend(nn.Module):
     def forward(
         self,
         q: Float[Tensor, "B H N D"],
-        k: Float[Tensor, "B H K D"],
-        v: Float[Tensor, "B H K D"],
+        k: Float[Tensor, "B h K D"],
+        v: Float[Tensor, "B h K D"],
         mask: Bool[Tensor, "B #H #N K"] | None,
         causal: bool,
     ) -> Float[Tensor, "B H N D"]:
         """Attend; ``causal``: query n sees keys 0 to n, and ``mask`` is None."""
         drop = self.dropout if self.training else 0.0
+        kind = {"dropout_p": drop, "enable_gqa": k.shape[1] < q.shape[1]}
         if mask is None:
-            return F.scaled_dot_product_attention(
-                q, k, v, dropout_p=drop, is_causal=causal
-            )
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal, **kind)
         # A row without keys would be NaN in some kernels: it looks at all of them,
         # and its output is then set to zero, so that gradients stay clean too.
         some = mask.any(dim=-1, keepdim=True)
-        out = F.scaled_dot_product_attention(q, k, v, mask | ~some, dropout_p=drop)
+        out = F.scaled_dot_product_attention(q, k, v, mask | ~some, **kind)
         return out.masked_fill(~some, 0.0)
 
 
@@ -176,9 +176,6 @@ class MultiHeadAttention(nn.Module):
         if causal and n > 1 and (mask is not None or n != keys):
             earlier = causal_mask(n, keys, x.device)
             mask = earlier.expand(len(x), 1, -1, -1) if mask is None else mask & earlier
-        groups = self.heads // self.kv_heads
-        if groups > 1:
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         out = self.attend(q, k, v, mask, causal and mask is None and n > 1)
         return self.out(rearrange(out, "b h n d -> b n (h d)"))
 

@@ -36,6 +36,8 @@ def record_attention(
             q, k, v, mask, causal = inputs
             if causal:
                 mask = causal_mask(q.shape[2], k.shape[2], q.device)
+            groups = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
             weights[name.removesuffix(".attend")] = attention(q, k, v, mask)[1].detach()
 
         return record

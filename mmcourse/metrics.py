@@ -1,7 +1,11 @@
-"""How good is it? Arrays in, floats out. Taught in 09_retrieval and 14_evaluation."""
+"""How good is it? Arrays in, floats out.
+
+Taught in 07_contrastive_learning, 09_retrieval and 14_evaluation.
+"""
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pdist
 
 
 def ranks(scores: Float[Tensor, "Q G"]) -> Int[Tensor, " Q"]:
@@ -42,3 +46,50 @@ def median_rank(scores: Float[Tensor, "Q G"]) -> float:
 def mean_reciprocal_rank(scores: Float[Tensor, "Q G"]) -> float:
     """Return the mean of 1 / rank over the queries; 1 is perfect."""
     return (1 / ranks(scores)).mean().item()
+
+
+# --- how a common space is filled: rows of length 1 -------------------------------
+
+
+def alignment(a: Float[Tensor, "B D"], b: Float[Tensor, "B D"]) -> float:
+    """Return how far partners are apart, E|a_i - b_i|^2: 0 is best, 2 is chance.
+
+    Wang and Isola, 2020, arXiv 2005.10242.
+    """
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{tuple(a.shape)} and {tuple(b.shape)}: row i goes with row i"
+        )
+    _check_directions(a, b)
+    return (a - b).square().sum(dim=1).mean().item()
+
+
+def uniformity(x: Float[Tensor, "B D"], t: float = 2.0) -> float:
+    """Return log E exp(-t |x_i - x_j|^2) over different rows: 0 is collapse.
+
+    The lower, the more evenly the rows fill the sphere; about -2t in many dimensions.
+    """
+    _check_directions(x)
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} rows: at least 2 have a distance")
+    squared = pdist(x).square()
+    return (-t * squared).exp().mean().log().item()
+
+
+def modality_gap(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"]) -> float:
+    """Return the distance of two modalities' mean embeddings: Liang et al., 2022.
+
+    arXiv 2203.02053. Large where each modality fills a region of its own.
+    """
+    _check_directions(a, b)
+    return (a.mean(dim=0) - b.mean(dim=0)).norm().item()
+
+
+def _check_directions(*embeddings: Tensor) -> None:
+    for x in embeddings:
+        length = x.norm(dim=-1)
+        if not ((length - 1).abs() < 1e-2).all():  # NaN fails as well
+            raise ValueError(
+                f"rows of length {length.min():.3g} to {length.max():.3g}, not 1: use "
+                "torch.nn.functional.normalize(x, dim=-1) first"
+            )

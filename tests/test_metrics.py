@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import top_k_accuracy_score
 
-from mmcourse.metrics import mean_reciprocal_rank, median_rank, ranks, recall_at_k
+from mmcourse.metrics import (
+    alignment,
+    mean_reciprocal_rank,
+    median_rank,
+    modality_gap,
+    ranks,
+    recall_at_k,
+    uniformity,
+)
 
 # By hand: the own scores are 0.9, 0.2, 0.5; places 1, 3 and (after a tie) 2.
 HAND = torch.tensor([[0.9, 0.1, 0.3], [0.5, 0.2, 0.4], [0.5, 0.1, 0.5]])
@@ -71,3 +79,70 @@ def test_bad_input_is_refused():
     for k in (0, 4):
         with pytest.raises(ValueError, match=f"k={k} of 3 items"):
             recall_at_k(HAND, k)
+
+
+# --- how a common space is filled -------------------------------------------------
+
+unchecked = getattr(alignment, "__wrapped__", alignment)  # by its own message alone
+CORNERS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+
+
+def directions(n, seed=0, dim=4):
+    x = torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def test_alignment_by_hand():
+    assert alignment(CORNERS, CORNERS) == 0
+    turned = CORNERS[[1, 0, 2]]  # squared distances 2, 2 and 0
+    assert alignment(CORNERS, turned) == pytest.approx(4 / 3)
+
+
+def test_uniformity_by_hand_and_by_a_loop():
+    pairs = [2.0, 4.0, 2.0]  # squared distances of three corners
+    expected = np.log(np.mean(np.exp(-2 * np.array(pairs))))
+    assert uniformity(CORNERS) == pytest.approx(expected, rel=1e-5)
+    x = directions(6)
+    apart = [
+        np.exp(-3 * float((x[i] - x[j]).square().sum()))
+        for i in range(6)
+        for j in range(6)
+        if i != j
+    ]
+    assert uniformity(x, 3.0) == pytest.approx(np.log(np.mean(apart)), rel=1e-5)
+
+
+def test_collapse_and_spread_are_told_apart():
+    point = directions(1).expand(50, -1)
+    assert uniformity(point) == pytest.approx(0, abs=1e-6)
+    assert uniformity(directions(500, dim=256)) == pytest.approx(-4, abs=0.1)
+
+
+def test_the_gap_is_the_distance_of_the_means():
+    assert modality_gap(CORNERS, CORNERS[[2, 0, 1]]) == pytest.approx(0, abs=1e-6)
+    assert modality_gap(CORNERS[:1], CORNERS[2:]) == pytest.approx(2)
+    assert modality_gap(CORNERS[:2], CORNERS[:1]) == pytest.approx(0.5**0.5)
+
+
+def test_a_rotation_changes_none_of_them():
+    a, b = directions(9, 1), directions(9, 2)
+    turn = torch.linalg.qr(directions(4, 3)).Q
+    for measure, sides in ((alignment, 2), (uniformity, 1), (modality_gap, 2)):
+        before = measure(*(a, b)[:sides])
+        after = measure(*(a @ turn, b @ turn)[:sides])
+        assert after == pytest.approx(before, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call, why",
+    [
+        (lambda: unchecked(CORNERS, CORNERS[:2]), "row i of one goes with row i"),
+        (lambda: alignment(2 * CORNERS, CORNERS), "length 2 to 2, not 1"),
+        (lambda: uniformity(CORNERS * torch.nan), "not 1"),
+        (lambda: uniformity(CORNERS[:1]), "1 rows: at least 2"),
+        (lambda: modality_gap(CORNERS, 0 * CORNERS), "length 0 to 0, not 1"),
+    ],
+)
+def test_what_is_no_direction_is_refused(call, why):
+    with pytest.raises(ValueError, match=why):
+        call()

@@ -97,8 +97,8 @@ def vit(device: "torch.device") -> Iterator[Race]:
 
     from mmcourse.vit import ViT
 
-    for name, few, rounds in (("tiny", 8, 9), ("base", 2, 5)):
-        name, batch = f"vit_{name}_patch16_224", 256 if device.type == "cuda" else few
+    for name, rounds in (("tiny", 9), ("base", 5)):
+        name, batch = f"vit_{name}_patch16_224", 256 if device.type == "cuda" else 8
         x = torch.randn(batch, 3, 224, 224, device=device)
         theirs = timm.create_model(name, pretrained=False).to(device).eval()
         ours = ViT.from_timm(theirs).to(device)

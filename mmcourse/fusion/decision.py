@@ -77,7 +77,7 @@ def _mean(
     if here is not None:
         weight = here.to(p) if weight is None else here * weight
     weight = (weight / weight.sum(dim=-1, keepdim=True)).expand(z.shape[:2])
-    return (p * weight.to(p)[..., None]).sum(dim=1)
+    return (weight.to(p)[:, None] @ p)[:, 0]
 
 
 def _log(p: Tensor) -> Tensor:
@@ -150,11 +150,11 @@ class Vote(DecisionFusion):
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Count the votes of what is there."""
         chosen = (z == z.amax(dim=-1, keepdim=True)).to(z)
-        chosen = chosen / chosen.sum(dim=-1, keepdim=True)
-        if here is not None:
-            chosen = chosen * here[..., None]
-        votes = chosen.sum(dim=1) + _mean(z, here)
-        return _log(votes / votes.sum(dim=-1, keepdim=True))
+        share = 1 / chosen.sum(dim=-1)  # of a vote, for each of the best classes
+        share = share if here is None else share * here
+        votes = (share[:, None] @ chosen)[:, 0] + _mean(z, here)
+        voices = z.shape[1] if here is None else here.sum(dim=1, keepdim=True)
+        return _log(votes / (voices + 1))
 
 
 class Stacking(DecisionFusion):
