@@ -374,3 +374,40 @@ MISTAKES = {
 def test_mistakes_of_another_style_are_recognised(id, told):
     report = check(id, MISTAKES[id][told])
     assert report.status == "incorrect" and told in report.lines[-1], report
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
+def test_an_answer_that_is_nearly_right_is_refused(exercise):
+    for wrong in (
+        lambda *arguments: exercise.reference(*arguments) + 1e-3,
+        lambda *arguments: exercise.reference(*arguments)[None],
+    ):
+        assert check(exercise.id, wrong).status == "incorrect"
+
+
+# --- questions --------------------------------------------------------------------
+
+
+def test_the_right_answers():
+    right = {q.id: [*q.answers][q.right] for q in QUESTIONS}
+    assert right["loss-at-chance"] == "nothing was learnt"
+    assert right["only-positives"] == "all embeddings move to one point"
+    assert right["low-temperature"] == "for the few that score highest"
+
+
+def test_the_numbers_that_the_questions_name():
+    assert round(math.log(128), 2) == 4.85 and round(math.log(64), 2) == 4.16
+    assert round(math.exp(0.1 / 0.1), 1) == 2.7
+    assert round(math.exp(0.1 / 0.01), -3) == 22_000
+
+
+def test_where_one_side_repeats_ids_change_nothing():
+    """Why the notebook lets both sides vary: exact copies leave the loss as it is."""
+    torch.manual_seed(0)
+    ids = torch.tensor([0, 0, 1, 2, 2, 2])
+    a = F.normalize(torch.randn(6, 5), dim=1).requires_grad_()
+    b = F.normalize(torch.randn(3, 5), dim=1)[ids]
+    plain, shared = (losses.info_nce(a, b, 9.0, given) for given in (None, ids))
+    torch.testing.assert_close(plain, shared)
+    both = [torch.autograd.grad(loss, a)[0] for loss in (plain, shared)]
+    torch.testing.assert_close(*both)

@@ -136,7 +136,7 @@ def test_a_rotation_changes_none_of_them():
 @pytest.mark.parametrize(
     "call, why",
     [
-        (lambda: unchecked(CORNERS, CORNERS[:2]), "row i of one goes with row i"),
+        (lambda: unchecked(CORNERS, CORNERS[:2]), "row i goes with row i"),
         (lambda: alignment(2 * CORNERS, CORNERS), "length 2 to 2, not 1"),
         (lambda: uniformity(CORNERS * torch.nan), "not 1"),
         (lambda: uniformity(CORNERS[:1]), "1 rows: at least 2"),

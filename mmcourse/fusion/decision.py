@@ -77,7 +77,7 @@ def _mean(
     if here is not None:
         weight = here.to(p) if weight is None else here * weight
     weight = (weight / weight.sum(dim=-1, keepdim=True)).expand(z.shape[:2])
-    return (weight.to(p)[:, None] @ p)[:, 0]
+    return (p * weight.to(p)[..., None]).sum(dim=1)
 
 
 def _log(p: Tensor) -> Tensor:
