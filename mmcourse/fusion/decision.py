@@ -63,7 +63,7 @@ class DecisionFusion(Fusion):
             raise ValueError(f"logits of {given} classes: {self.classes} are needed")
         some = next(iter(features.values()))  # in the place of one that is missing
         parts = [features.get(name, some) for name in self.modalities]
-        z = torch.stack(parts, dim=1) / self.temperatures[:, None]
+        z = torch.stack(parts, dim=1).div_(self.temperatures[:, None])
         return z if here is None else z.masked_fill(~here[..., None], 0.0)
 
 
