@@ -438,8 +438,9 @@ QUESTIONS = (
             "it converged, a loss near 5 is good": "A loss is good or bad against "
             "chance, and chance depends on the batch: ln 128 = 4.85.",
             "nothing was learnt": "ln 128 = 4.85 is what equal scores for all give. "
-            "Look for pairs that were shuffled apart, towers that get no gradient, or "
-            "features that are all alike.",
+            "Look for a tower that is fed a constant, or features that are all alike. "
+            "Pairs that were shuffled apart look so only where there are too many to "
+            "learn by heart.",
             "the temperature is too low": "A low temperature with wrong scores gives a "
             "loss far above chance. Exactly ln B means: all scores are equal.",
             "the batch is too small": "A smaller batch would only lower chance: ln 64 "

@@ -138,9 +138,9 @@ def contrast_spread() -> Figure:
     """Alignment and uniformity as training goes, with negatives and without."""
     n = notebook()
     drawn, ax = plt.subplots(figsize=(11.4, 4.8))
-    runs = {"NT-Xent": (n.view_log, ACCENT), "only positives": (n.collapse_log, WARM)}
-    for name, (log, colour) in runs.items():
-        path = np.array([[e["alignment"], e["uniformity"]] for e in log.epochs])
+    runs = {"NT-Xent": ACCENT, "only positives": WARM}
+    for name, colour in runs.items():
+        path = np.array(n.paths[name])
         ax.plot(*path.T, color=colour, marker="o", lw=2.5, ms=8, label=name)
         ax.plot(*path[-1], color=colour, marker="*", ms=24)
     ax.set(xlabel="alignment: distance of partners", ylabel="uniformity")
@@ -150,16 +150,16 @@ def contrast_spread() -> Figure:
 
 @figure
 def contrast_wrong() -> Figure:
-    """Four losses on 64 near pairs: how many partners are found."""
+    """Losses on 64 near pairs: how many partners are found, how even the space."""
     n = notebook()
     drawn, cells = plt.subplots(1, 2, figsize=(11.4, 3.9), sharey=True)
     for cell, k, label in ((cells[0], 0, "R@1"), (cells[1], 1, "evenness")):
         sign = -1 if k else 1
         means = {
-            name: sign * np.mean([n.found[name, seed][k] for seed in range(3)])
-            for name in n.RECIPES
+            name: sign * np.mean([n.scored[name, seed][k] for seed in range(3)])
+            for name in n.LOSSES
         }
-        bars(cell, means, [GREEN, SOFT, WARM, WARM], 4.3 if k else 1.2)
+        bars(cell, means, [SOFT, GREEN, ACCENT, ACCENT, WARM, WARM], 4.3 if k else 1.2)
         cell.set_xlabel("minus uniformity" if k else label)
     return drawn
 
@@ -205,23 +205,14 @@ def contrast_gap() -> Figure:
     """Pictures and texts in two principal components, three times."""
     n = notebook()
     drawn, cells = plt.subplots(1, 3, figsize=(11.4, 4.3))
-    sets = {
-        "untrained": (n.fresh, n.gaps["from scratch, untrained"]),
-        "trained": (n.scratch, n.gaps["from scratch, trained"]),
-        "locked": (n.clip, n.gaps["locked"]),
-    }
-    for cell, (name, (model, gap)) in zip(cells, sets.items(), strict=True):
-        with n.torch.no_grad():
-            image, text = n.seen, n.written
-            if model is not n.clip:
-                image = model.eval().encode_image(n.test_pixels[0])
-                text = model.encode_text(*n.test_tokens)
+    for cell, (name, (image, text)) in zip(cells, n.spaces.items(), strict=True):
         both = n.torch.cat([image, text])
         n.torch.manual_seed(0)
         flat = (both - both.mean(dim=0)) @ n.torch.pca_lowrank(both, q=2)[2]
         cell.scatter(*flat[: len(image)].T, s=14, color=ACCENT, label="pictures")
         cell.scatter(*flat[len(image) :].T, s=14, color=WARM, label="texts")
-        cell.set(title=f"{name}: gap {gap:.2f}", xticks=[], yticks=[])
+        short = name.removeprefix("from scratch, ")
+        cell.set(title=f"{short}: gap {n.gaps[name]:.2f}", xticks=[], yticks=[])
     cells[0].legend(frameon=False, fontsize=17)
     return drawn
 
