@@ -158,7 +158,7 @@ RIGHT = {
         targets_by_softmax,
         targets_by_normalize,
     ],
-    "uniformity": [
+    "evenness": [
         uniform_as_in_the_solution,
         uniform_by_cosines,
         uniform_by_loop,
@@ -363,7 +363,7 @@ MISTAKES = {
     "hardest_triplet": TRIPLETS,
     "nt_xent": NT,
     "partner_targets": TARGETS,
-    "uniformity": UNIFORM,
+    "evenness": UNIFORM,
     "zero_shot": SHOTS,
 }
 

@@ -288,7 +288,7 @@ PARTNER_TARGETS = Exercise(
     },
 )
 
-# --- uniformity -----------------------------------------------------------------------
+# --- evenness -------------------------------------------------------------------------
 
 
 def _between(x: Tensor) -> Tensor:
@@ -306,8 +306,8 @@ def _uniform_input(rng: np.random.Generator) -> tuple:
     return _unit(rng, n, dim), float(rng.uniform(0.5, 3.0))
 
 
-UNIFORMITY = Exercise(
-    "uniformity",
+EVENNESS = Exercise(
+    "evenness",
     _uniformity,
     _uniform_input,
     fixed=(
@@ -425,7 +425,7 @@ ZERO_SHOT = Exercise(
     points=2,
 )
 
-EXERCISES = (HARDEST_TRIPLET, NT_XENT, PARTNER_TARGETS, UNIFORMITY, ZERO_SHOT)
+EXERCISES = (HARDEST_TRIPLET, NT_XENT, PARTNER_TARGETS, EVENNESS, ZERO_SHOT)
 
 # --- questions ------------------------------------------------------------------------
 
