@@ -166,7 +166,8 @@ def masked_image(
     """Paint the hidden patches: the mean squared error over them alone.
 
     With ``normalise`` each patch is first given mean 0 and variance 1 of its own
-    pixels, as MAE does: shapes count, brightness doesn't. A guess of 0 then has 1.
+    pixels, as MAE does: shapes count, brightness doesn't. A guess of 0 then has about
+    1, and less where patches are small or flat.
     """
     if not hidden.any():
         raise ValueError("no patch is hidden: the mean of nothing is NaN")
