@@ -259,6 +259,14 @@ def test_product_by_hand():
     )
 
 
+@pytest.mark.parametrize("kind", [fu.Vote, fu.Average, fu.WeightedAverage, fu.Product])
+def test_autocast_costs_a_decision_nothing(kind):
+    z = {name: torch.randn(40, 5).round() for name in NAMES}  # rounded: many ties
+    plain = kind(NAMES, 5)(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(kind(NAMES, 5)(z), plain)
+
+
 def test_vote_by_hand_the_majority_beats_one_that_is_sure():
     out = decide(fu.Vote(NAMES, 3))
     torch.testing.assert_close(

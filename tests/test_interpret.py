@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mmcourse import encoders
+from mmcourse.attention import MultiHeadAttention
 from mmcourse.encoders import TextEncoder
 from mmcourse.interpret import record_attention
 from mmcourse.transformer import Decoder, DecoderConfig, Encoder
@@ -33,6 +34,17 @@ def test_the_weights_give_the_layers_output():
     with record_attention(model) as weights:
         model(x)
     again = weights["blocks.0.attention"] @ seen["v"]
+    assert torch.allclose(again, seen["out"], atol=1e-5)
+
+
+def test_grouped_heads_have_weights_of_their_own():
+    layer, seen = MultiHeadAttention(16, 4, kv_heads=2).eval(), {}
+    layer.attend.register_forward_hook(lambda _, a, out: seen.update(v=a[2], out=out))
+    with record_attention(layer) as weights:
+        layer(torch.randn(2, 5, 16))
+    (w,) = weights.values()
+    assert seen["v"].shape == (2, 2, 5, 4) and w.shape == (2, 4, 5, 5)
+    again = w @ seen["v"].repeat_interleave(2, 1)
     assert torch.allclose(again, seen["out"], atol=1e-5)
 
 

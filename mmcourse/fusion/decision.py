@@ -63,7 +63,7 @@ class DecisionFusion(Fusion):
             raise ValueError(f"logits of {given} classes: {self.classes} are needed")
         some = next(iter(features.values()))  # in the place of one that is missing
         parts = [features.get(name, some) for name in self.modalities]
-        z = torch.stack(parts, dim=1).div_(self.temperatures[:, None])
+        z = torch.stack(parts, dim=1) / self.temperatures[:, None]
         return z if here is None else z.masked_fill(~here[..., None], 0.0)
 
 
@@ -152,7 +152,7 @@ class Vote(DecisionFusion):
         chosen = (z == z.amax(dim=-1, keepdim=True)).to(z)
         share = 1 / chosen.sum(dim=-1)  # of a vote, for each of the best classes
         share = share if here is None else share * here
-        votes = (share[:, None] @ chosen)[:, 0] + _mean(z, here)
+        votes = (chosen * share[..., None]).sum(dim=1) + _mean(z, here)
         voices = z.shape[1] if here is None else here.sum(dim=1, keepdim=True)
         return _log(votes / (voices + 1))
 
