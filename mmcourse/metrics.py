@@ -3,49 +3,85 @@
 Taught in 07_contrastive_learning, 09_retrieval and 14_evaluation.
 """
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pdist
 
+Scores = Float[Tensor, "Q G"]
+Relevant = Bool[Tensor, "Q G"]
 
-def ranks(scores: Float[Tensor, "Q G"]) -> Int[Tensor, " Q"]:
-    """Return the place, from 1, of each query's own item: query q belongs to item q.
 
-    A tie counts against the query: an item of equal score stands before its own, so
-    that a model which gives all items one score is not rewarded.
+def ranks(scores: Scores, relevant: Relevant | None = None) -> Int[Tensor, " Q"]:
+    """Return the place, from 1, of each query's best relevant item.
+
+    Without ``relevant``, query q belongs to item q alone. A tie counts against the
+    query: a wrong item of equal score stands before the right one, so that a model
+    which gives all items one score is not rewarded.
     """
-    if not isinstance(scores, Tensor) or scores.ndim != 2:
-        raise ValueError("the scores must be a tensor (queries, items)")
-    queries, items = scores.shape
-    if queries > items:
-        raise ValueError(
-            f"{queries} queries but {items} items: query q belongs to item q, so there "
-            "must be at least as many items"
-        )
-    if not scores.isfinite().all():
-        raise ValueError("the scores hold NaN or infinity: ranks need finite numbers")
-    own = scores.diagonal().unsqueeze(1)
-    return (scores >= own).sum(dim=1)
+    relevant = _relevant(scores, relevant)
+    best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
+    return 1 + ((scores >= best) & ~relevant).sum(dim=1)
 
 
-def recall_at_k(scores: Float[Tensor, "Q G"], k: int) -> float:
-    """Return the share of queries whose own item is among their ``k`` best.
+def recall_at_k(scores: Scores, k: int, relevant: Relevant | None = None) -> float:
+    """Return the share of queries with a relevant item among their ``k`` best.
 
     R@k = |{q : rank_q <= k}| / Q, with ``ranks`` as defined there.
     """
     if not 1 <= k <= scores.shape[1]:
         raise ValueError(f"k={k} of {scores.shape[1]} items: choose from 1 to all")
-    return (ranks(scores) <= k).float().mean().item()
+    return (ranks(scores, relevant) <= k).float().mean().item()
 
 
-def median_rank(scores: Float[Tensor, "Q G"]) -> float:
+def median_rank(scores: Scores, relevant: Relevant | None = None) -> float:
     """Return the place that half of the queries reach or better; 1 is perfect."""
-    return ranks(scores).float().quantile(0.5).item()
+    return ranks(scores, relevant).float().quantile(0.5).item()
 
 
-def mean_reciprocal_rank(scores: Float[Tensor, "Q G"]) -> float:
+def mean_reciprocal_rank(scores: Scores, relevant: Relevant | None = None) -> float:
     """Return the mean of 1 / rank over the queries; 1 is perfect."""
-    return (1 / ranks(scores)).mean().item()
+    return (1 / ranks(scores, relevant)).mean().item()
+
+
+def mean_average_precision(scores: Scores, relevant: Relevant | None = None) -> float:
+    """Return the mean over queries of AP, which asks for all relevant items, early.
+
+    AP_q is the mean over q's relevant items of the precision at their place: the share
+    of relevant items from the first place to this one. Ties as in ``ranks``.
+    """
+    relevant = _relevant(scores, relevant)
+    wrong_first = relevant.int().argsort(dim=1, stable=True)
+    scores, relevant = (x.gather(1, wrong_first) for x in (scores, relevant))
+    hit = relevant.gather(1, scores.argsort(dim=1, descending=True, stable=True))
+    place = torch.arange(1, hit.shape[1] + 1, device=hit.device)
+    precision = hit.cumsum(dim=1) / place
+    return ((precision * hit).sum(dim=1) / hit.sum(dim=1)).mean().item()
+
+
+def _relevant(scores: Tensor, relevant: Tensor | None) -> Tensor:
+    """Return which item answers which query, after checking both tables."""
+    if not isinstance(scores, Tensor) or scores.ndim != 2:
+        raise ValueError("the scores must be a tensor (queries, items)")
+    queries, items = scores.shape
+    if not scores.isfinite().all():
+        raise ValueError("the scores hold NaN or infinity: ranks need finite numbers")
+    if relevant is None:
+        if queries > items:
+            raise ValueError(
+                f"{queries} queries but {items} items: query q belongs to item q, so "
+                "there must be at least as many items"
+            )
+        return torch.eye(queries, items, dtype=torch.bool, device=scores.device)
+    if relevant.shape != scores.shape or relevant.dtype != torch.bool:
+        raise ValueError(
+            f"relevant is {relevant.dtype} {tuple(relevant.shape)}: booleans "
+            f"{tuple(scores.shape)} are needed, as the scores"
+        )
+    if not relevant.any(dim=1).all():
+        query = int((~relevant.any(dim=1)).nonzero()[0])
+        raise ValueError(f"query {query} has no relevant item: leave the query out")
+    return relevant
 
 
 # --- how a common space is filled: rows of length 1 -------------------------------

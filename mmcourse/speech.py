@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmcourse import assets
+
 SAMPLE_RATE = 24_000  # Hz
 LOUDNESS = 0.08  # root mean square of every utterance, so that voices compare
 VOICED = 40.0  # Hz; the vocoder takes a frame below this pitch for unvoiced
@@ -125,3 +127,63 @@ def _refuse(text, voice, pitch, range, speed) -> None:
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
             raise ValueError(f"{name}={value} is out of bounds: {low} to {high}")
+
+
+# --- what was said ----------------------------------------------------------------
+
+WHISPER_RATE, WHISPER_SECONDS = 16_000, 30  # what it listens to at a time
+
+
+def transcribe(audio: Float[Tensor, " T"]) -> str:
+    """Write down what is said in English, by Whisper tiny.en, greedily.
+
+    ``audio`` as ``speak`` returns it, at most 30 s. Radford et al., 2022, arXiv
+    2212.04356. ValueError for a recording that ``check_recording`` refuses.
+    """
+    import ctranslate2
+    from scipy.signal import resample_poly
+
+    samples = check_recording(audio).numpy()
+    if (seconds := len(samples) / SAMPLE_RATE) > WHISPER_SECONDS:
+        raise ValueError(f"{seconds:.0f} s of sound: cut it to {WHISPER_SECONDS} s")
+    model, listen, tokenizer = _whisper()
+    shorter = resample_poly(samples, WHISPER_RATE, SAMPLE_RATE)
+    mel = listen(shorter, sampling_rate=WHISPER_RATE, return_tensors="np")
+    view = ctranslate2.StorageView.from_array(mel["input_features"])
+    start = ["<|startoftranscript|>", "<|notimestamps|>"]
+    said = model.generate(view, [start], beam_size=1)[0].sequences_ids[0]
+    return tokenizer.decode(said).strip()
+
+
+def check_recording(audio: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
+    """Return a recording in which there is something to hear, or say what is wrong."""
+    if audio.ndim != 1 or len(audio) == 0:
+        raise ValueError(f"a recording (T,) is needed, not {tuple(audio.shape)}")
+    if not audio.isfinite().all():
+        raise ValueError("the recording holds NaN or infinity: read it again as floats")
+    peak = audio.abs().max().item()
+    if peak < SILENT:
+        raise ValueError(f"the recording is silent (peak {peak:.1g}): speak louder")
+    cut = (audio.abs() >= 0.999 * max(peak, 1.0)).float().mean().item()
+    if cut > CLIPPED:
+        raise ValueError(
+            f"{100 * cut:.0f} % of the samples are at the limit of {peak:.2g}: the "
+            "recording is clipped, record it with less gain"
+        )
+    return audio
+
+
+SILENT, CLIPPED = 1e-3, 0.01  # of full scale; the share of samples at its limit
+
+
+@cache
+def _whisper():
+    """Load the model, what makes spectrograms for it, and its tokenizer."""
+    import ctranslate2
+    from tokenizers import Tokenizer
+    from transformers import WhisperFeatureExtractor
+
+    folder = next(assets.path("whisper").rglob("model.bin")).parent
+    model = ctranslate2.models.Whisper(str(folder), device="cpu")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return model, WhisperFeatureExtractor(), tokenizer

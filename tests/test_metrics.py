@@ -5,10 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import top_k_accuracy_score
+from sklearn.metrics import (
+    label_ranking_average_precision_score,
+    top_k_accuracy_score,
+)
 
 from mmcourse.metrics import (
     alignment,
+    mean_average_precision,
     mean_reciprocal_rank,
     median_rank,
     modality_gap,
@@ -19,6 +23,9 @@ from mmcourse.metrics import (
 
 # By hand: the own scores are 0.9, 0.2, 0.5; places 1, 3 and (after a tie) 2.
 HAND = torch.tensor([[0.9, 0.1, 0.3], [0.5, 0.2, 0.4], [0.5, 0.1, 0.5]])
+
+
+unchecked_ranks = getattr(ranks, "__wrapped__", ranks)  # by its own message alone
 
 
 def naive_ranks(scores):
@@ -79,6 +86,65 @@ def test_bad_input_is_refused():
     for k in (0, 4):
         with pytest.raises(ValueError, match=f"k={k} of 3 items"):
             recall_at_k(HAND, k)
+
+
+# --- several right items per query ------------------------------------------------
+
+# By hand: the right items stand at places 1 and 4, and at 2 (after a tie) and 3.
+SEVERAL = torch.tensor([[0.9, 0.4, 0.7, 0.5], [0.6, 0.6, 0.5, 0.1]])
+RIGHT = torch.tensor([[True, True, False, False], [True, False, True, False]])
+
+
+def test_several_right_items_by_hand():
+    assert ranks(SEVERAL, RIGHT).tolist() == [1, 2]
+    assert recall_at_k(SEVERAL, 1, RIGHT) == 0.5
+    assert median_rank(SEVERAL, RIGHT) == 1.5
+    assert mean_reciprocal_rank(SEVERAL, RIGHT) == pytest.approx(0.75)
+    by_hand = ((1 / 1 + 2 / 4) / 2 + (1 / 2 + 2 / 3) / 2) / 2
+    assert mean_average_precision(SEVERAL, RIGHT) == pytest.approx(by_hand)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 999), st.booleans())
+def test_several_right_items_equal_a_loop(queries, items, seed, tied):
+    rng = np.random.default_rng(seed)
+    scores = torch.tensor(rng.normal(size=(queries, items))).float()
+    scores = scores.round() if tied else scores
+    relevant = torch.from_numpy(rng.random((queries, items)) < 0.4)
+    relevant[
+        torch.arange(queries), torch.from_numpy(rng.integers(0, items, queries))
+    ] = True
+    first, precisions = [], []
+    for row, right in zip(scores.tolist(), relevant.tolist(), strict=True):
+        order = sorted(range(items), key=lambda j: (-row[j], right[j]))
+        places = [n for n, j in enumerate(order, 1) if right[j]]
+        first.append(places[0])
+        precisions.append(np.mean([n / place for n, place in enumerate(places, 1)]))
+    assert ranks(scores, relevant).tolist() == first
+    precision = mean_average_precision(scores, relevant)
+    assert precision == pytest.approx(np.mean(precisions), abs=1e-5)
+
+
+def test_average_precision_equals_scikit_learns():
+    rng = np.random.default_rng(0)
+    relevant = rng.random((30, 50)) < 0.1
+    relevant[:, 0] |= ~relevant.any(axis=1)
+    scores = rng.normal(size=(30, 50))
+    theirs = label_ranking_average_precision_score(relevant, scores)
+    ours = mean_average_precision(torch.tensor(scores).float(), torch.tensor(relevant))
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_one_right_item_each_is_the_default():
+    assert mean_average_precision(HAND) == pytest.approx(mean_reciprocal_rank(HAND))
+    assert torch.equal(ranks(HAND), ranks(HAND, torch.eye(3).bool()))
+
+
+def test_a_table_of_right_items_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="query 1 has no relevant item"):
+        ranks(HAND, torch.tensor([[True] * 3, [False] * 3, [True] * 3]))
+    with pytest.raises(ValueError, match="as the scores"):
+        unchecked_ranks(HAND, torch.ones(2, 3).bool())
 
 
 # --- how a common space is filled -------------------------------------------------

@@ -1,0 +1,97 @@
+"""Apps: what a notebook built, alone in a browser; ``mmcourse app search``.
+
+``search_box`` is the explorer of 09_retrieval. Outside a notebook voila shows it, and
+``emoji_finder`` gives it something to find.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from ipywidgets import Text
+from PIL import Image
+
+from mmcourse import assets, datasets, encoders, plots, recipes, widgets
+from mmcourse.dual_encoder import DualEncoder
+from mmcourse.tasks.retrieval import Index
+
+
+class Hit(NamedTuple):
+    """A picture that was found, and the words below it."""
+
+    image: Image.Image
+    label: str
+
+
+def search_box(find: Callable[[str], list[Hit]], query: str) -> None:
+    """Show a search box, and below it the pictures that ``find(query)`` returns."""
+
+    def draw(query: str):
+        if not query.strip():
+            raise ValueError("type what you are looking for, in any of 16 languages")
+        hits = find(query.strip())
+        found = plots.image_grid([h.image for h in hits], [h.label for h in hits], 6)
+        return found, f"Found for {query}: {', '.join(h.label for h in hits)}"
+
+    widgets.explorer(
+        draw, query=Text(query, description="Find", continuous_update=False)
+    )
+
+
+# What the app searches with: one text encoder that reads Chinese as well as English.
+RECIPE = recipes.ClipRecipe(image="efficientnet-128", text="use", epochs=20)
+
+
+def trained() -> DualEncoder:
+    """Return the app's dual encoder, trained the first time (about a minute)."""
+    from mmcourse.hub import DualEncoderModel
+
+    folder = assets.root() / "checkpoints" / "search"
+    if not (folder / "metrics.json").exists():
+        recipes.train_clip(RECIPE, folder)
+    return DualEncoderModel.from_pretrained(folder).model.eval()
+
+
+@cache
+@torch.no_grad()
+def emoji_finder(k: int = 12) -> Callable[[str], list[Hit]]:
+    """Return what finds ``k`` of OpenMoji's things by words."""
+    model = trained()
+    rows = [r for part in datasets.openmoji().values() for r in part if r["base"]]
+    eye, reader = encoders.efficientnet(128), encoders.multilingual_use()
+    seen = model.encode_image(eye.embed([row["image"] for row in rows]))
+    index = Index(seen.shape[1])
+    index.add(seen, torch.arange(len(rows)))
+
+    @torch.no_grad()
+    def find(query: str) -> list[Hit]:
+        found = index.search(model.encode_text(reader.embed([query])), k)
+        return [Hit(rows[i]["image"], rows[i]["name"]) for i in found.ids[0].tolist()]
+
+    return find
+
+
+APPS = {"search": "apps.search_box(apps.emoji_finder(), 'something sweet to eat')"}
+
+
+def serve(name: str, folder: Path, port: int, browser: bool) -> int:
+    """Write an app's notebook of one cell; let voila show it until it is stopped."""
+    if name not in APPS:
+        raise ValueError(f"no app is called {name!r}: choose from {[*APPS]}")
+    emoji_finder()  # trains where it must, so that the page needn't wait for it
+    folder.mkdir(parents=True, exist_ok=True)
+    cell = {"cell_type": "code", "execution_count": None, "id": "app", "metadata": {}}
+    cell |= {"outputs": [], "source": f"from mmcourse import apps\n\n{APPS[name]}"}
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}}
+    notebook |= {"nbformat": 4, "nbformat_minor": 5}
+    path = folder / f"{name}.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    command = [sys.executable, "-m", "voila", str(path), f"--port={port}"]
+    command += [] if browser else ["--no-browser"]
+    return subprocess.run(command, check=False).returncode

@@ -1,0 +1,1 @@
+"""What a multimodal model is used for, one task a file, taught in 09 to 12."""
