@@ -29,6 +29,7 @@ from mmcourse.encoders import TextEncoderConfig
 from mmcourse.features import Features, FeaturesConfig
 from mmcourse.hub import DualEncoderModel
 from mmcourse.metrics import recall_at_k
+from mmcourse.tasks.retrieval import popularity
 from mmcourse.tokenizers import BytePairTokenizer, pad
 from mmcourse.training import History, TrainConfig, batches, evaluating, fit
 from mmcourse.vit import ViTConfig
@@ -282,22 +283,34 @@ def made(recipe: ClipRecipe, tensors: dict[str, Tensor], folder: Path) -> DualEn
 def recalls(model: DualEncoder, tensors: dict[str, Tensor]) -> dict[str, float]:
     """Return R@1 and R@10 of finding a thing by its text, of each test part.
 
-    The score of a thing with several pictures is the mean of theirs.
+    The score of a thing with several pictures is the mean of theirs; then once more
+    with hubs held back, as training texts tell them.
     """
-    found, device = {}, model.log_scale.device
+    found = {}
     parts = {name.split(".")[0] for name in tensors} - {"train"}
     with evaluating(model):
+        bank = _first_texts(model, tensors, "train")[:BANK]
         for part in sorted(parts):
-            pictures = _floats(tensors[f"{part}.image"].to(device))
+            pictures = _floats(tensors[f"{part}.image"].to(bank.device))
             looks = [model.encode_image(look) for look in pictures.unbind(1)]
             image = torch.stack(looks).mean(dim=0)
-            read = (tensors.get(f"{part}.{key}") for key in ("tokens", "mask"))
-            text = [x[:, 0].to(device) for x in read if x is not None]
-            scores = (model.encode_text(*text) @ image.T).cpu()
-            for k in (1, 10):
-                if k <= len(image):
-                    found[f"{part} R@{k}"] = recall_at_k(scores, k)
+            scores = (_first_texts(model, tensors, part) @ image.T).cpu()
+            hubs = popularity(image, bank, min(10, len(bank))).cpu()
+            for k in (k for k in (1, 10) if k <= len(image)):
+                found[f"{part} R@{k}"] = recall_at_k(scores, k)
+                found[f"{part} R@{k}, hubs held back"] = recall_at_k(
+                    scores - hubs / 2, k
+                )
     return found
+
+
+BANK = 2000  # training texts that tell which pictures are hubs
+
+
+def _first_texts(model: DualEncoder, tensors: dict[str, Tensor], part: str) -> Tensor:
+    read = (tensors.get(f"{part}.{key}") for key in ("tokens", "mask"))
+    device = model.log_scale.device
+    return model.encode_text(*(x[:, 0].to(device) for x in read if x is not None))
 
 
 def train(folder: Path, device: str | None = None) -> None:

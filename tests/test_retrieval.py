@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from mmcourse.losses import matching
-from mmcourse.tasks.retrieval import KINDS, Found, Index, Matcher, rerank
+from mmcourse.tasks.retrieval import (
+    KINDS,
+    Found,
+    Index,
+    Matcher,
+    popularity,
+    rerank,
+)
 
 CHANCE = torch.Generator().manual_seed(0)
 ROWS = F.normalize(torch.randn(12_000, 16, generator=CHANCE), dim=1)
@@ -185,6 +192,25 @@ def test_hard_scores_choose_hard_negatives():
     torch.testing.assert_close(
         matcher.loss({"image": image, "tokens": text}, scores), due
     )
+
+
+def test_popularity_by_hand():
+    items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    by_hand = [(1 + 0.8) / 2, (1 + 0.6) / 2, (0.96 + 0.8) / 2]
+    assert popularity(items, bank, 2).tolist() == pytest.approx(by_hand)
+    assert popularity(items, bank[:1], 1).tolist() == pytest.approx([1.0, 0.0, 0.6])
+    refused("k=4 of 3 queries", lambda: popularity(items, bank, 4))
+
+
+def test_a_hub_held_back_lets_others_be_found():
+    """At 0, 40 and 80 degrees: the one in the middle is nearest to 22 and to 58."""
+    turns = torch.deg2rad(torch.tensor([0.0, 40.0, 80.0, 22.0, 58.0]))
+    items, queries = torch.stack([turns.cos(), turns.sin()], dim=1).split([3, 2])
+    scores = queries @ items.T
+    assert scores.argmax(1).tolist() == [1, 1]
+    held_back = scores - popularity(items, queries, 2) / 2
+    assert held_back.argmax(1).tolist() == [0, 2]
 
 
 def test_reranking_orders_the_candidates_and_loses_none():

@@ -213,6 +213,20 @@ class Matcher(nn.Module):
         return matching(self(image, text), wrong)
 
 
+def popularity(
+    items: Float[Tensor, "G D"], bank: Float[Tensor, "B D"], k: int = 10
+) -> Float[Tensor, " G"]:
+    """Return how near each item is to the ``k`` nearest of a bank of queries.
+
+    Some items, hubs, are near to every query. Half of this, subtracted from an item's
+    cosines, holds them back: CSLS, Conneau et al., 2018, arXiv 1710.04087, with a bank
+    of training queries, as in Bogolin et al., 2022, arXiv 2112.12777.
+    """
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k={k} of {len(bank)} queries in the bank: choose up to all")
+    return (bank @ items.T).topk(k, dim=0).values.mean(dim=0)
+
+
 def rerank(
     found: Found, score: Callable[[int, Int[Tensor, " k"]], Float[Tensor, " k"]]
 ) -> Found:
