@@ -16,7 +16,7 @@ import torch
 from ipywidgets import Text
 from PIL import Image
 
-from mmcourse import assets, datasets, encoders, plots, recipes, widgets
+from mmcourse import assets, datasets, encoders, plots, widgets
 from mmcourse.dual_encoder import DualEncoder
 from mmcourse.tasks.retrieval import Index
 
@@ -35,7 +35,7 @@ def search_box(find: Callable[[str], list[Hit]], query: str) -> None:
         if not query.strip():
             raise ValueError("type what you are looking for, in any of 16 languages")
         hits = find(query.strip())
-        found = plots.image_grid([h.image for h in hits], [h.label for h in hits], 6)
+        found = plots.image_grid([h.image for h in hits], [h.label for h in hits], 8)
         return found, f"Found for {query}: {', '.join(h.label for h in hits)}"
 
     widgets.explorer(
@@ -43,23 +43,24 @@ def search_box(find: Callable[[str], list[Hit]], query: str) -> None:
     )
 
 
-# What the app searches with: one text encoder that reads Chinese as well as English.
-RECIPE = recipes.ClipRecipe(image="efficientnet-128", text="use", epochs=20)
-
-
 def trained() -> DualEncoder:
-    """Return the app's dual encoder, trained the first time (about a minute)."""
+    """Return the app's dual encoder, trained the first time (about a minute).
+
+    Its one text encoder reads Chinese as well as English.
+    """
     from mmcourse.hub import DualEncoderModel
+    from mmcourse.recipes import ClipRecipe, train_clip
 
     folder = assets.root() / "checkpoints" / "search"
     if not (folder / "metrics.json").exists():
-        recipes.train_clip(RECIPE, folder)
+        recipe = ClipRecipe(image="efficientnet-128", text="use", epochs=20)
+        train_clip(recipe, folder)
     return DualEncoderModel.from_pretrained(folder).model.eval()
 
 
 @cache
 @torch.no_grad()
-def emoji_finder(k: int = 12) -> Callable[[str], list[Hit]]:
+def emoji_finder(k: int = 16) -> Callable[[str], list[Hit]]:
     """Return what finds ``k`` of OpenMoji's things by words."""
     model = trained()
     rows = [r for part in datasets.openmoji().values() for r in part if r["base"]]
@@ -70,6 +71,7 @@ def emoji_finder(k: int = 12) -> Callable[[str], list[Hit]]:
 
     @torch.no_grad()
     def find(query: str) -> list[Hit]:
+        reader.require_known(query)
         found = index.search(model.encode_text(reader.embed([query])), k)
         return [Hit(rows[i]["image"], rows[i]["name"]) for i in found.ids[0].tolist()]
 

@@ -186,6 +186,23 @@ def slides(
         typer.echo(str(path))
 
 
+@app.command("app")
+def serve(
+    name: Annotated[str, typer.Argument(help="search.")] = "search",
+    port: Annotated[int, typer.Option(help="Of the page's address.")] = 8866,
+    browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = True,
+) -> None:
+    """Show an app in a browser until it is stopped with Ctrl-C."""
+    from mmcourse import apps
+    from mmcourse.notebooks import NotebookError
+
+    try:
+        code = apps.serve(name, Path("build/apps"), port, browser)
+    except ValueError as error:
+        raise NotebookError(str(error)) from error
+    raise typer.Exit(code)
+
+
 @training.command("clip")
 def train_clip(
     data: Annotated[

@@ -243,8 +243,22 @@ class MultilingualUSE(nn.Module):
         return F.normalize(z, dim=-1)
 
     def embed(self, texts: Sequence[str], batch: int = 128) -> Tensor:
-        """Encode sentences of any of its 16 languages: (n, 512) of length 1, cached."""
+        """Encode sentences of any of its 16 languages: (n, 512) of length 1, cached.
+
+        Of a text in letters that it never saw the embedding says nothing: refuse it by
+        ``require_known`` where somebody waits for an answer.
+        """
         return _embed_texts(self, texts, batch)
+
+    def require_known(self, text: str) -> None:
+        """Refuse a text of which no token is known."""
+        known = self.tokenizer
+        empty = {known.unk_id(), known.piece_to_id("▁")}
+        if set(known.encode(text)) <= empty:
+            raise ValueError(
+                f"{text[:40]!r} holds no letter that this encoder knows: write it in "
+                "one of its 16 languages, such as English or Chinese"
+            )
 
     def _batch(self, texts: list[str]) -> Tensor:
         ids = [self.tokenizer.encode(t, add_bos=True, add_eos=True) for t in texts]

@@ -184,6 +184,6 @@ def _whisper():
     from transformers import WhisperFeatureExtractor
 
     folder = next(assets.path("whisper").rglob("model.bin")).parent
-    model = ctranslate2.models.Whisper(str(folder), device="cpu")
+    model = ctranslate2.models.Whisper(str(folder), compute_type="int8")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     return model, WhisperFeatureExtractor(), tokenizer
