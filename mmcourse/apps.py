@@ -1,19 +1,22 @@
 """Apps: what a notebook built, alone in a browser; ``mmcourse app search``.
 
-``search_box`` is the explorer of 09_retrieval. Outside a notebook voila shows it, and
+``search_box`` is the explorer of 09_retrieval, ``search_page`` the same for voila, and
 ``emoji_finder`` gives it something to find.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+import nbformat
 import torch
-from ipywidgets import Text
+from ipywidgets import HTML, Text, VBox
+from matplotlib.figure import Figure
+from nbformat import v4
 from PIL import Image
 
 from mmcourse import assets, datasets, encoders, plots, widgets
@@ -30,17 +33,34 @@ class Hit(NamedTuple):
 
 def search_box(find: Callable[[str], list[Hit]], query: str) -> None:
     """Show a search box, and below it the pictures that ``find(query)`` returns."""
+    widgets.explorer(lambda query: _drawn(find, query), query=_asked(query))
 
-    def draw(query: str):
-        if not query.strip():
-            raise ValueError("type what you are looking for, in any of 16 languages")
-        hits = find(query.strip())
-        found = plots.image_grid([h.image for h in hits], [h.label for h in hits], 8)
-        return found, f"Found for {query}: {', '.join(h.label for h in hits)}"
 
-    widgets.explorer(
-        draw, query=Text(query, description="Find", continuous_update=False)
-    )
+def search_page(find: Callable[[str], list[Hit]], query: str) -> VBox:
+    """Return the same as one widget: voila doesn't update an explorer's output."""
+    box, page = _asked(query), HTML()
+
+    def answer(_=None) -> None:
+        try:
+            page.value = plots.picture(*_drawn(find, box.value))["text/html"]
+        except ValueError as error:
+            page.value = f"<p>{escape(str(error))}</p>"
+
+    box.observe(answer, names="value")
+    answer()
+    return VBox([box, page])
+
+
+def _asked(query: str) -> Text:
+    return Text(query, description="Find", continuous_update=False)
+
+
+def _drawn(find: Callable[[str], list[Hit]], query: str) -> tuple[Figure, str]:
+    if not (query := query.strip()):
+        raise ValueError("type what you are looking for, in any of 16 languages")
+    hits = find(query)
+    drawn = plots.image_grid([h.image for h in hits], [h.label for h in hits], 8)
+    return drawn, f"Found for {query}: {', '.join(h.label for h in hits)}"
 
 
 def trained() -> DualEncoder:
@@ -55,11 +75,11 @@ def trained() -> DualEncoder:
     if not (folder / "metrics.json").exists():
         recipe = ClipRecipe(image="efficientnet-128", text="use", epochs=20)
         train_clip(recipe, folder)
-    return DualEncoderModel.from_pretrained(folder).model.eval()
+    model = DualEncoderModel.from_pretrained(folder).model
+    return model.requires_grad_(False).eval()
 
 
 @cache
-@torch.no_grad()
 def emoji_finder(k: int = 16) -> Callable[[str], list[Hit]]:
     """Return what finds ``k`` of OpenMoji's things by words."""
     model = trained()
@@ -69,7 +89,6 @@ def emoji_finder(k: int = 16) -> Callable[[str], list[Hit]]:
     index = Index(seen.shape[1])
     index.add(seen, torch.arange(len(rows)))
 
-    @torch.no_grad()
     def find(query: str) -> list[Hit]:
         reader.require_known(query)
         found = index.search(model.encode_text(reader.embed([query])), k)
@@ -78,7 +97,7 @@ def emoji_finder(k: int = 16) -> Callable[[str], list[Hit]]:
     return find
 
 
-APPS = {"search": "apps.search_box(apps.emoji_finder(), 'something sweet to eat')"}
+APPS = {"search": "apps.search_page(apps.emoji_finder(), 'something sweet to eat')"}
 
 
 def serve(name: str, folder: Path, port: int, browser: bool) -> int:
@@ -87,13 +106,11 @@ def serve(name: str, folder: Path, port: int, browser: bool) -> int:
         raise ValueError(f"no app is called {name!r}: choose from {[*APPS]}")
     emoji_finder()  # trains where it must, so that the page needn't wait for it
     folder.mkdir(parents=True, exist_ok=True)
-    cell = {"cell_type": "code", "execution_count": None, "id": "app", "metadata": {}}
-    cell |= {"outputs": [], "source": f"from mmcourse import apps\n\n{APPS[name]}"}
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}}
-    notebook |= {"nbformat": 4, "nbformat_minor": 5}
+    source = f"from mmcourse import apps\n\n{APPS[name]}"
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(source, id="app")])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     path = folder / f"{name}.ipynb"
-    path.write_text(json.dumps(notebook), encoding="utf-8")
+    nbformat.write(notebook, path)
     command = [sys.executable, "-m", "voila", str(path), f"--port={port}"]
     command += [] if browser else ["--no-browser"]
     return subprocess.run(command, check=False).returncode

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -213,6 +214,60 @@ def test_the_search_box_of_00_finds_other_pictures(lab, page):
     box.press("Enter")
     after = changed(page, search, before)
     assert "something to cut wood" in after[1] and after[0].startswith("data:image/png")
+
+
+def test_the_search_box_of_09_reads_chinese_and_refuses_in_words(lab, page):
+    name = "09_retrieval.ipynb"
+    open_and_run(page, lab, name)
+    search = cell(page, name, "explore")
+    before = picture(search)
+    box = search.locator("input[type=text]").first
+    box.fill("水果")
+    box.press("Enter")
+    assert "水果" in changed(page, search, before)[1]
+    box.fill("𓀀𓀁")
+    box.press("Enter")
+    search.get_by_text("holds no letter that this encoder knows").wait_for()
+
+
+def test_mmcourse_app_search_finds_and_finds_again(browser, tmp_path):
+    """Voila's page asks the network for a font, in vain: the app works without."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    port, log = free_port(), tmp_path / "log.txt"
+    command = [sys.executable, "-m", "mmcourse.cli", "app", "search", "--no-browser"]
+    own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime"}
+    own = {key: str(tmp_path / folder) for key, folder in own.items()}
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [*command, f"--port={port}"],
+            cwd=tmp_path,
+            env=os.environ | own,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # voila is a child: both are ended
+        )
+    try:
+        said = f"no app was served:\n{log}"
+        until(page, lambda: "is running at" in log.read_text(), 300, said)
+        page.goto(f"http://127.0.0.1:{port}", timeout=120 * SECOND)
+        search = page.locator("body")
+        before = picture_of_app(search)
+        box = search.locator("input[type=text]").first
+        box.fill("a big animal")
+        box.press("Enter")
+        until(page, lambda: picture_of_app(search) != before, 30, "nothing new found")
+        assert "a big animal" in picture_of_app(search)[1]
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def picture_of_app(part):
+    """The last picture of the page that shows what was found, and its words."""
+    image = part.locator('img[alt^="Found for"]').last
+    image.wait_for(timeout=120 * SECOND)
+    return image.get_attribute("src"), image.get_attribute("alt")
 
 
 def test_the_slider_of_01_changes_its_picture(lab, page):

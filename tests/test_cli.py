@@ -316,3 +316,17 @@ def test_train_clip_prints_what_it_found_and_where_it_is(monkeypatch, tmp_path):
     recipe = seen["recipe"]
     assert (recipe.data, recipe.image, recipe.seed) == ("pictures", "scratch", 5)
     assert (seen["folder"], seen["processes"]) == (tmp_path, 2)
+
+
+def test_app_ends_with_the_code_of_what_it_served(monkeypatch):
+    from mmcourse import apps
+
+    served = []
+    monkeypatch.setattr(apps, "serve", lambda *args: served.append(args) or 7)
+    result = invoke("app", "search", "--port", "8899", "--no-browser")
+    assert result.exit_code == 7 and served[0][0] == "search"
+    assert served[0][2:] == (8899, False)
+
+
+def test_an_unknown_app_is_one_sentence(capsys, monkeypatch):
+    assert "no app is called 'chat'" in fails(capsys, monkeypatch, "app", "chat")

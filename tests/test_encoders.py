@@ -278,6 +278,14 @@ def test_bad_input_is_refused(fresh_cache):
             encoder.embed([])
 
 
+def test_letters_that_no_text_of_the_encoder_had_are_refused_on_request():
+    reader = encoders.multilingual_use()
+    for text in ("owl", "下雨", "owl 𓀀"):
+        reader.require_known(text)
+    with pytest.raises(ValueError, match="holds no letter that this encoder knows"):
+        reader.require_known("𓀀𓀁")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no cuda device")
 def test_use_on_cuda_equals_the_cpu():

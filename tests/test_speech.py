@@ -100,3 +100,32 @@ def test_warp_moves_a_peak_up():
 def test_bad_input_is_refused(text, how, message):
     with pytest.raises(ValueError, match=message):
         speech.speak(text, **how)
+
+
+# --- what was said ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("voice", ["heart", "low"])
+def test_whisper_writes_down_what_was_said(voice):
+    said = speech.transcribe(speech.speak("The dog runs over the green field.", voice))
+    assert "dog" in said.lower() and "field" in said.lower()
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.zeros(24_000), "silent"),
+        (torch.zeros(0), "is needed, not"),
+        (torch.full((24_000,), float("nan")), "NaN or infinity"),
+        (torch.randn(24_000).mul(5).clamp(-1, 1), "clipped"),
+        (0.1 * torch.randn(31 * 24_000), "31 s of sound"),
+    ],
+)
+def test_a_recording_with_nothing_to_hear_is_refused(audio, message):
+    with pytest.raises(ValueError, match=message):
+        speech.transcribe(audio)
+
+
+def test_a_loud_recording_that_is_not_clipped_passes():
+    tone = torch.sin(torch.linspace(0, 600, 24_000)) * 0.95
+    assert speech.check_recording(tone) is tone
