@@ -64,7 +64,7 @@ def _drawn(find: Callable[[str], list[Hit]], query: str) -> tuple[Figure, str]:
 
 
 def trained() -> DualEncoder:
-    """Return the app's dual encoder, trained the first time (about a minute).
+    """Return the app's dual encoder, trained the first time (minutes).
 
     Its one text encoder reads Chinese as well as English.
     """
