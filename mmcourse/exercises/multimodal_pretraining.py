@@ -215,6 +215,10 @@ HARDEST_TEXTS = Exercise(
             torch.tensor([7, 7, 8]),
         ),
         (torch.tensor([[-1.0, -5.0], [-4.0, -2.0]]), torch.tensor([0, 1])),
+        (  # a wrong text scores highest, as it may not in any of the random ones
+            torch.tensor([[0.5, 2.0, 0.1], [0.3, 1.0, 0.2], [0.4, 0.9, 0.6]]),
+            torch.tensor([7, 7, 8]),
+        ),
     ),
     properties={
         "a text of the same id is never chosen": lambda f: (
