@@ -1,20 +1,19 @@
 """Apps: what a notebook built, alone in a browser; ``mmcourse app search``.
 
-``search_box`` is the explorer of 09_retrieval, ``search_page`` the same for voila, and
-``emoji_finder`` gives it something to find.
+``search`` is the explorer of 09_retrieval; in an app ``emoji_finder`` gives it
+something to find, and voila shows it.
 """
 
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
 import torch
-from ipywidgets import HTML, Text, VBox
+from ipywidgets import Text
 from matplotlib.figure import Figure
 from nbformat import v4
 from PIL import Image
@@ -31,36 +30,22 @@ class Hit(NamedTuple):
     label: str
 
 
-def search_box(find: Callable[[str], list[Hit]], query: str) -> None:
-    """Show a search box, and below it the pictures that ``find(query)`` returns."""
-    widgets.explorer(lambda query: _drawn(find, query), query=_asked(query))
+def search(
+    find: Callable[[str], list[Hit]], query: str, show: Callable = widgets.explorer
+):
+    """Show a search box, and below it the pictures that ``find(query)`` returns.
 
+    ``show`` is how: by ``widgets.explorer`` in a notebook, ``widgets.page`` in voila.
+    """
 
-def search_page(find: Callable[[str], list[Hit]], query: str) -> VBox:
-    """Return the same as one widget: voila doesn't update an explorer's output."""
-    box, page = _asked(query), HTML()
+    def draw(query: str) -> tuple[Figure, str]:
+        if not (query := query.strip()):
+            raise ValueError("type what you are looking for, in any of 16 languages")
+        hits = find(query)
+        drawn = plots.image_grid([h.image for h in hits], [h.label for h in hits], 8)
+        return drawn, f"Found for {query}: {', '.join(h.label for h in hits)}"
 
-    def answer(_=None) -> None:
-        try:
-            page.value = plots.picture(*_drawn(find, box.value))["text/html"]
-        except ValueError as error:
-            page.value = f"<p>{escape(str(error))}</p>"
-
-    box.observe(answer, names="value")
-    answer()
-    return VBox([box, page])
-
-
-def _asked(query: str) -> Text:
-    return Text(query, description="Find", continuous_update=False)
-
-
-def _drawn(find: Callable[[str], list[Hit]], query: str) -> tuple[Figure, str]:
-    if not (query := query.strip()):
-        raise ValueError("type what you are looking for, in any of 16 languages")
-    hits = find(query)
-    drawn = plots.image_grid([h.image for h in hits], [h.label for h in hits], 8)
-    return drawn, f"Found for {query}: {', '.join(h.label for h in hits)}"
+    return show(draw, query=Text(query, description="Find", continuous_update=False))
 
 
 def trained() -> DualEncoder:
@@ -73,8 +58,7 @@ def trained() -> DualEncoder:
 
     folder = assets.root() / "checkpoints" / "search"
     if not (folder / "metrics.json").exists():
-        recipe = ClipRecipe(image="efficientnet-128", text="use", epochs=20)
-        train_clip(recipe, folder)
+        train_clip(ClipRecipe(image="efficientnet-128", text="use", epochs=20), folder)
     model = DualEncoderModel.from_pretrained(folder).model
     return model.requires_grad_(False).eval()
 
@@ -97,20 +81,17 @@ def emoji_finder(k: int = 16) -> Callable[[str], list[Hit]]:
     return find
 
 
-APPS = {"search": "apps.search_page(apps.emoji_finder(), 'something sweet to eat')"}
+APPS = {"search": "apps.search(apps.emoji_finder(), 'a big animal', widgets.page)"}
 
 
 def serve(name: str, folder: Path, port: int, browser: bool) -> int:
     """Write an app's notebook of one cell; let voila show it until it is stopped."""
-    if name not in APPS:
-        raise ValueError(f"no app is called {name!r}: choose from {[*APPS]}")
     emoji_finder()  # trains where it must, so that the page needn't wait for it
     folder.mkdir(parents=True, exist_ok=True)
-    source = f"from mmcourse import apps\n\n{APPS[name]}"
+    source = f"from mmcourse import apps, widgets\n\n{APPS[name]}"
     notebook = v4.new_notebook(cells=[v4.new_code_cell(source, id="app")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    path = folder / f"{name}.ipynb"
-    nbformat.write(notebook, path)
+    nbformat.write(notebook, path := folder / f"{name}.ipynb")
     command = [sys.executable, "-m", "voila", str(path), f"--port={port}"]
-    command += [] if browser else ["--no-browser"]
+    command += ["--no-browser"] * (not browser)
     return subprocess.run(command, check=False).returncode

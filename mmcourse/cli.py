@@ -196,11 +196,9 @@ def serve(
     from mmcourse import apps
     from mmcourse.notebooks import NotebookError
 
-    try:
-        code = apps.serve(name, Path("build/apps"), port, browser)
-    except ValueError as error:
-        raise NotebookError(str(error)) from error
-    raise typer.Exit(code)
+    if name not in apps.APPS:
+        raise NotebookError(f"no app is called {name!r}: choose from {[*apps.APPS]}")
+    raise typer.Exit(apps.serve(name, Path("build/apps"), port, browser))
 
 
 @training.command("clip")

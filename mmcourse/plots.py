@@ -26,15 +26,11 @@ plt.rcParams.update(
 )
 
 
-def show(figure: Figure | Axes, alt: str, updatable: bool = False):
-    """Display a figure with its alternative text and close it.
-
-    An ``updatable`` one returns a handle whose ``update(picture(...), raw=True)``
-    puts another figure in its place, as the explorers do.
-    """
+def show(figure: Figure | Axes, alt: str) -> None:
+    """Display a figure with its alternative text and close it."""
     from IPython.display import display
 
-    return display(picture(figure, alt), raw=True, display_id=updatable or None)
+    display(picture(figure, alt), raw=True)
 
 
 def picture(figure: Figure | Axes, alt: str) -> dict[str, str]:

@@ -289,7 +289,7 @@ def recalls(model: DualEncoder, tensors: dict[str, Tensor]) -> dict[str, float]:
     found = {}
     parts = {name.split(".")[0] for name in tensors} - {"train"}
     with evaluating(model):
-        bank = _first_texts(model, tensors, "train")[:BANK]
+        bank = _first_texts(model, tensors, "train", BANK)
         for part in sorted(parts):
             pictures = _floats(tensors[f"{part}.image"].to(bank.device))
             looks = [model.encode_image(look) for look in pictures.unbind(1)]
@@ -307,10 +307,12 @@ def recalls(model: DualEncoder, tensors: dict[str, Tensor]) -> dict[str, float]:
 BANK = 2000  # training texts that tell which pictures are hubs
 
 
-def _first_texts(model: DualEncoder, tensors: dict[str, Tensor], part: str) -> Tensor:
+def _first_texts(
+    model: DualEncoder, tensors: dict[str, Tensor], part: str, n: int | None = None
+) -> Tensor:
     read = (tensors.get(f"{part}.{key}") for key in ("tokens", "mask"))
     device = model.log_scale.device
-    return model.encode_text(*(x[:, 0].to(device) for x in read if x is not None))
+    return model.encode_text(*(x[:n, 0].to(device) for x in read if x is not None))
 
 
 def train(folder: Path, device: str | None = None) -> None:

@@ -159,6 +159,8 @@ def check_recording(audio: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
     """Return a recording in which there is something to hear, or say what is wrong."""
     if audio.ndim != 1 or len(audio) == 0:
         raise ValueError(f"a recording (T,) is needed, not {tuple(audio.shape)}")
+    if not audio.is_floating_point():
+        raise ValueError(f"samples of {audio.dtype}: floats in [-1, 1] are needed")
     if not audio.isfinite().all():
         raise ValueError("the recording holds NaN or infinity: read it again as floats")
     peak = audio.abs().max().item()

@@ -26,29 +26,37 @@ def explorer(
     again whenever a control changes; a ValueError is shown in place of the picture.
     """
     display(ipywidgets.VBox([*controls.values()]))
-
-    def drawn() -> tuple[Figure, str]:
-        return draw(**{name: control.value for name, control in controls.items()})
-
-    try:
-        handle = plots.show(*drawn(), updatable=True)
-    except ValueError as error:
-        handle = display(_refusal(error), raw=True, display_id=True)
+    handle = display(_answer(draw, controls), raw=True, display_id=True)
 
     def redraw(_) -> None:
-        try:
-            shown = plots.picture(*drawn())
-        except ValueError as error:
-            shown = _refusal(error)
         if handle is not None:  # outside a notebook nothing can be updated
-            handle.update(shown, raw=True)
+            handle.update(_answer(draw, controls), raw=True)
 
     for control in controls.values():
         control.observe(redraw, names="value")
 
 
-def _refusal(error: ValueError) -> dict[str, str]:
-    return {"text/html": f"<p>{escape(str(error))}</p>", "text/plain": str(error)}
+def page(
+    draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.Widget
+) -> ipywidgets.VBox:
+    """Return an explorer as one widget: voila doesn't update an output of a cell."""
+    shown = ipywidgets.HTML(_answer(draw, controls)["text/html"])
+
+    def redraw(_) -> None:
+        shown.value = _answer(draw, controls)["text/html"]
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    return ipywidgets.VBox([*controls.values(), shown])
+
+
+def _answer(draw: Callable, controls: dict[str, ipywidgets.Widget]) -> dict[str, str]:
+    """Return the picture of what the controls say, or why there is none."""
+    try:
+        return plots.picture(*draw(**{n: c.value for n, c in controls.items()}))
+    except ValueError as error:
+        why = str(error)
+        return {"text/html": f"<p>{escape(why)}</p>", "text/plain": why}
 
 
 def play(audio, sample_rate: int, label: str) -> HTML:

@@ -12,15 +12,13 @@ from mmcourse.apps import Hit
 
 
 @pytest.fixture
-def box(monkeypatch):
-    """What the explorer is given: how to draw, and the controls."""
-    given = {}
+def box():
+    """Stands for what shows an explorer: keeps how to draw, and the control."""
 
-    def explorer(draw, **controls):
-        given.update(draw=draw, **controls)
+    def show(draw, query):
+        show.draw, show.query = draw, query
 
-    monkeypatch.setattr(widgets, "explorer", explorer)
-    return given
+    return show
 
 
 def test_a_query_is_drawn_with_the_names_of_what_was_found(box):
@@ -30,24 +28,24 @@ def test_a_query_is_drawn_with_the_names_of_what_was_found(box):
         asked.append(query)
         return [Hit(Image.new("RGB", (8, 8)), name) for name in ("owl", "swan")]
 
-    apps.search_box(find, "a bird")
-    figure, alt = box["draw"](query="  a bird ")
+    apps.search(find, "a bird", box)
+    figure, alt = box.draw(query="  a bird ")
     assert asked == ["a bird"] and alt == "Found for a bird: owl, swan"
     assert [ax.get_title() for ax in figure.axes[:2]] == ["owl", "swan"]
-    assert box["query"].value == "a bird"
+    assert box.query.value == "a bird"
 
 
 def test_an_empty_query_is_answered_in_words(box):
-    apps.search_box(lambda query: [], "a bird")
+    apps.search(lambda query: [], "a bird", box)
     with pytest.raises(ValueError, match="type what you are looking for"):
-        box["draw"](query=" ")
+        box.draw(query=" ")
 
 
 def test_the_page_answers_again_and_refuses_in_words():
     def find(query):
         return [Hit(Image.new("RGB", (8, 8)), query.split()[-1])]
 
-    box, answer = apps.search_page(find, "a bird").children
+    box, answer = apps.search(find, "a bird", widgets.page).children
     assert 'alt="Found for a bird: bird"' in answer.value
     box.value = "a <fish>"
     assert 'alt="Found for a &lt;fish&gt;: &lt;fish&gt;"' in answer.value
@@ -106,11 +104,6 @@ def test_the_apps_notebook_is_one_cell_that_voila_is_told_to_show(
     assert apps.serve("search", tmp_path / "apps", 8899, browser=False) == 3
     path = tmp_path / "apps" / "search.ipynb"
     (cell,) = nbformat.read(path, 4).cells
-    assert "search_page(apps.emoji_finder()" in cell.source
+    assert "apps.search(apps.emoji_finder()" in cell.source
     voila = [sys.executable, "-m", "voila", str(path)]
     assert ran == [[*voila, "--port=8899", "--no-browser"]]
-
-
-def test_an_unknown_app_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no app is called 'chat': choose from"):
-        apps.serve("chat", tmp_path, 8899, browser=False)

@@ -102,4 +102,4 @@ def test_show_displays_the_picture_once(monkeypatch):
     plots.show(plots.bars({"a": 1.0}, "x"), alt="one bar")
     (((data,), how),) = shown
     assert data["text/plain"] == "one bar" and how["raw"]
-    assert how["display_id"] is None
+    assert how == {"raw": True}
