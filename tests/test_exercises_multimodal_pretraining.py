@@ -2,13 +2,12 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from answers import assert_right, assert_told, each_answer, each_mistake
 
 from mmcourse import losses
-from mmcourse.exercises import check
 from mmcourse.exercises.multimodal_pretraining import EXERCISES, QUESTIONS
 
 # --- right answers ----------------------------------------------------------------
@@ -110,14 +109,9 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(
-    "id, answer",
-    [(id, answer) for id, answers in RIGHT.items() for answer in answers],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
-)
+@each_answer(RIGHT)
 def test_right_answers_pass(id, answer):
-    report = check(id, answer)
-    assert report.status == "correct", report
+    assert_right(id, answer)
 
 
 def test_each_exercise_has_answers_and_mistakes():
@@ -228,12 +222,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(
-    "id, told", [(id, told) for id, some in MISTAKES.items() for told in some]
-)
-def test_mistakes_of_another_style_are_recognised(id, told):
-    report = check(id, MISTAKES[id][told])
-    assert report.status == "incorrect" and told in report.lines[-1], report
+@each_mistake(MISTAKES)
+def test_mistakes_of_another_style_are_recognised(id, told, answer):
+    assert_told(id, told, answer)
 
 
 # --- questions --------------------------------------------------------------------

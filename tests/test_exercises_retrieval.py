@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from answers import assert_refused, assert_right, assert_told, each_answer, each_mistake
 
-from mmcourse.exercises import check
 from mmcourse.exercises.retrieval import EXERCISES, QUESTIONS
 from mmcourse.metrics import mean_average_precision
 
@@ -99,14 +99,9 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(
-    "id, answer",
-    [(id, answer) for id, answers in RIGHT.items() for answer in answers],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
-)
+@each_answer(RIGHT)
 def test_right_answers_pass(id, answer):
-    report = check(id, answer)
-    assert report.status == "correct", report
+    assert_right(id, answer)
 
 
 def test_each_exercise_has_answers_and_mistakes():
@@ -235,21 +230,14 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(
-    "id, told", [(id, told) for id, some in MISTAKES.items() for told in some]
-)
-def test_mistakes_of_another_style_are_recognised(id, told):
-    report = check(id, MISTAKES[id][told])
-    assert report.status == "incorrect" and told in report.lines[-1], report
+@each_mistake(MISTAKES)
+def test_mistakes_of_another_style_are_recognised(id, told, answer):
+    assert_told(id, told, answer)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
 def test_an_answer_that_is_nearly_right_is_refused(exercise):
-    for wrong in (
-        lambda *arguments: exercise.reference(*arguments) + 1e-3,
-        lambda *arguments: exercise.reference(*arguments)[None],
-    ):
-        assert check(exercise.id, wrong).status == "incorrect"
+    assert_refused(exercise, lambda due: due + 1e-3, lambda due: due[None])
 
 
 # --- questions --------------------------------------------------------------------
