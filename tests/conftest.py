@@ -1,5 +1,6 @@
 """What the tests share: quiet libraries, the real assets, a cache of a test's own."""
 
+import gc
 import os
 
 # Before any import of a library that reads them; kernels inherit them too.
@@ -33,6 +34,16 @@ def fresh_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(assets, "path", real_path)
     monkeypatch.setattr(assets, "root", lambda: tmp_path)
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def leaves_files_open():
+    """Datasets leaves a folder's metadata file to the garbage collector: collect here.
+
+    Otherwise the warning comes in whatever test is running then.
+    """
+    yield
+    gc.collect()
 
 
 def _there(device: str, dtype: str):

@@ -325,7 +325,7 @@ def test_captions_of_the_layout_of_flickr30k(no_shared_cache):
     assert loaded["train"][0]["image"].size == (8, 8)
 
 
-# datasets leaves metadata.csv for the garbage collector to close.
+@pytest.mark.usefixtures("leaves_files_open")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_captions_of_a_folder_of_pictures(no_shared_cache, kind):

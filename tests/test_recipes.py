@@ -17,10 +17,10 @@ from mmcourse import recipes
 from mmcourse.dual_encoder import DualEncoder
 from mmcourse.recipes import ClipRecipe, Pair, RecipeError, train_clip
 
-# datasets leaves a folder's metadata.csv open for the garbage collector to close.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.usefixtures("leaves_files_open"),
+]
 COLOURS = ["red", "green", "blue", "yellow", "black", "white"]
 SHAPES = ["ellipse", "rectangle"]
 SCRATCH = {"image": "scratch", "text": "scratch", "size": 16, "dim": 16}
