@@ -7,6 +7,7 @@ cache. Taught in 01_modalities; where each comes from stands in data/README.md.
 import ast
 import hashlib
 import html
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -388,6 +389,77 @@ def _table_rows(path: Path, value: int):
             yield columns[0], columns[value]
 
 
+EASY_VALIDATION = 400  # of easy-VQA's 4,000 pictures for training
+
+
+def easy_vqa() -> DatasetDict:
+    """easy-VQA (Zhou 2019): pictures of one shape, and questions with 13 answers.
+
+    One row is one picture, to be encoded once for all its questions. Columns: image
+    (one of 3 shapes in one of 8 colours on a pale ground, 64 pixels square), questions
+    (question, answer, kind; 2 to 21 of them). A kind is "colour" or "shape", or yes and
+    no questions of either: "exists: colour" ("is there a red shape?"), "absent: colour"
+    ("is there not a red shape?"), "exists: shape", "absent: shape". The test split is
+    the official one; of the official train, the last 400 pictures are validation.
+    """
+    folder = assets.path("easy_vqa")
+    features = hf.Features(
+        {
+            "image": hf.Image(),
+            "questions": hf.List(
+                {k: hf.Value("string") for k in ("question", "answer", "kind")}
+            ),
+        }
+    )
+
+    def rows(part: str) -> list[dict]:
+        asked: dict[int, list[dict]] = {}
+        listed = (folder / part / "questions.json").read_text(encoding="utf-8")
+        for question, answer, image in json.loads(listed):
+            about = {"answer": answer, "kind": _asks_about(question)}
+            asked.setdefault(image, []).append({"question": question} | about)
+        return [
+            {"image": {"bytes": png.read_bytes(), "path": None}, "questions": asked[i]}
+            for i in tqdm(sorted(asked), desc=f"reading {part} pictures", leave=False)
+            for png in [folder / part / "images" / f"{i}.png"]
+        ]
+
+    def build() -> DatasetDict:
+        train, test = rows("train"), rows("test")
+        ends = {"train": train[:-EASY_VALIDATION], "test": test}
+        ends["validation"] = train[-EASY_VALIDATION:]
+        return DatasetDict({s: Dataset.from_list(ends[s], features) for s in SPLITS})
+
+    return _cached("easy-vqa", build)
+
+
+def _asks_about(question: str) -> str:
+    """Return the kind of an easy-VQA question, from its words."""
+    words = set(question.rstrip("?").split())
+    if "what" in words:
+        return "colour" if "color" in words else "shape"
+    form = "absent" if words & {"no", "not"} else "exists"
+    # "a red shape" or "a circle": the word shape stands only beside a colour.
+    return f"{form}: {'colour' if 'shape' in words else 'shape'}"
+
+
+def emoji_captions(size: int = 64) -> DatasetDict:
+    """One drawing of each thing in OpenMoji, flags left out, with its short texts.
+
+    Columns: image, emoji, concept and captions (its name, then its keywords, of which
+    one thing in nine has none). Splits and sizes as openmoji.
+    """
+    parts = {}
+    for split, part in openmoji(size).items():
+        about = zip(part["name"], part["keywords"], strict=True)
+        texts = [[name, *keywords] for name, keywords in about]
+        part = part.add_column("captions", texts, feature=hf.List(hf.Value("string")))
+        kept = np.array(part["base"]) & ~np.array(part["flag"])
+        part = part.select_columns(["image", "emoji", "concept", "captions"])
+        parts[split] = part.select(np.flatnonzero(kept))
+    return DatasetDict(parts)
+
+
 def captions(name_or_folder: str) -> DatasetDict:
     """Load a captioning set of the Hub, or a local folder laid out like one.
 
@@ -396,10 +468,7 @@ def captions(name_or_folder: str) -> DatasetDict:
     here are image and captions (a list). A split column, as Flickr30k has, makes the
     splits.
     """
-    try:
-        loaded = hf.load_dataset(name_or_folder)
-    except Exception as error:
-        raise _unloadable("captions", name_or_folder, error) from error
+    loaded = load_set("captions", name_or_folder)
     return DatasetDict(
         {
             split: _with_captions(part, name_or_folder)
@@ -413,8 +482,8 @@ def stream_captions(name_or_folder: str) -> Iterator[dict]:
 
     Reads what ``captions`` reads; of the splits train, or the first there is.
     """
+    splits = load_set("stream_captions", name_or_folder, streaming=True)
     try:
-        splits = hf.load_dataset(name_or_folder, streaming=True)
         rows = iter(splits["train" if "train" in splits else next(iter(splits))])
         first = next(rows)
     except Exception as error:
@@ -426,6 +495,34 @@ def stream_captions(name_or_folder: str) -> Iterator[dict]:
             "image": row["image"],
             "captions": [texts] if isinstance(texts, str) else list(texts),
         }
+
+
+def load_set(call: str, source: str, **how) -> hf.DatasetDict | hf.IterableDatasetDict:
+    """Load by ``datasets.load_dataset``; ``call`` is who asks, for the error.
+
+    Where the Hub can't be reached, what it gave before is taken, or FileNotFoundError
+    comes, at once: huggingface_hub by itself tries again for 23 s.
+    """
+    offline = hf.config.HF_HUB_OFFLINE
+    try:
+        hf.config.HF_HUB_OFFLINE = offline or not (
+            Path(source).exists() or _hub_answers()
+        )
+        return hf.load_dataset(source, **how)
+    except Exception as error:
+        raise _unloadable(call, source, error) from error
+    finally:
+        hf.config.HF_HUB_OFFLINE = offline
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import get_session
+
+    try:
+        get_session().head(hf.config.HF_ENDPOINT, timeout=10)
+    except Exception:  # its kind depends on the HTTP library below
+        return False
+    return True
 
 
 def _unloadable(call: str, source: str, error: Exception) -> FileNotFoundError:

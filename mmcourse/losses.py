@@ -149,12 +149,19 @@ def matching(
 
 
 def masked_lm(
-    logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B L"]
+    logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B L"], smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Name the hidden tokens: cross-entropy where ``labels`` isn't -100."""
+    """Name the hidden tokens: cross-entropy where ``labels`` isn't -100.
+
+    With ``smoothing`` e the target is 1 - e on the label and e shared out evenly over
+    all V tokens: Szegedy et al., 2015, arXiv 1512.00567.
+    """
     if (labels == IGNORE).all():
         raise ValueError("no token is hidden: the mean of nothing is NaN")
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing={smoothing}: a share, from 0 to below 1")
+    how = {"ignore_index": IGNORE, "label_smoothing": smoothing}
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), **how)
 
 
 def masked_image(
@@ -183,13 +190,15 @@ def caption(
     logits: Float[Tensor, "B L V"],
     tokens: Int[Tensor, "B L"],
     mask: Bool[Tensor, "B L"] | None = None,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Write on: logits at token n must name token n + 1, where that one is real.
 
-    At chance L is ln V; exp(L) is the perplexity.
+    At chance L is ln V; without ``smoothing``, which is ``masked_lm``'s, exp(L) is the
+    perplexity.
     """
     labels = tokens if mask is None else tokens.masked_fill(~mask, IGNORE)
-    return masked_lm(logits[:, :-1], labels[:, 1:])
+    return masked_lm(logits[:, :-1], labels[:, 1:], smoothing)
 
 
 def coca(

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets as hf
 import numpy as np
@@ -274,7 +276,114 @@ def test_the_scores_of_tweets_lie_on_the_raters_scale():
         assert min(map(len, part["ratings"])) >= 20
 
 
+# --- easy-VQA ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def easy():
+    return datasets.easy_vqa()
+
+
+def questions_of(part):
+    return [question for row in part["questions"] for question in row]
+
+
+def test_easy_vqa_is_the_published_set_a_row_a_picture(easy):
+    assert [len(easy[s]) for s in SPLITS] == [3600, 400, 1000]
+    ours = {s: questions_of(easy[s]) for s in SPLITS}
+    ours = {"train": ours["train"] + ours["validation"], "test": ours["test"]}
+    for part, number in (("train", 38575), ("test", 9673)):
+        file = assets.path("easy_vqa") / part / "questions.json"
+        published = json.loads(file.read_text(encoding="utf-8"))
+        assert len(published) == number
+        assert [[q["question"], q["answer"]] for q in ours[part]] == (
+            [row[:2] for row in published]
+        )
+    assert len({q["answer"] for q in ours["train"]}) == 13
+
+
+def test_easy_vqa_kinds_are_what_is_asked(easy):
+    counts = Counter(q["kind"] for s in SPLITS for q in questions_of(easy[s]))
+    assert counts == {
+        "colour": 6446,
+        "shape": 6259,
+        "exists: colour": 12934,
+        "absent: colour": 12925,
+        "exists: shape": 4784,
+        "absent: shape": 4900,
+    }
+    for s in SPLITS:
+        for q in questions_of(easy[s]):
+            yes_or_no = q["answer"] in ("yes", "no")
+            assert yes_or_no == (":" in q["kind"])
+            if not yes_or_no:
+                is_shape = q["answer"] in ("circle", "rectangle", "triangle")
+                assert is_shape == (q["kind"] == "shape")
+
+
+def test_easy_vqa_answers_of_one_picture_agree(easy):
+    """What is told to be there is what "is there" and "is there not" say of it."""
+    checked = Counter()
+    for row in easy["test"]["questions"]:
+        told = {q["kind"]: q["answer"] for q in row}
+        for q in row:
+            form, _, about = q["kind"].partition(": ")
+            if about in told:
+                named = told[about] in q["question"].rstrip("?").split()
+                says_yes = q["answer"] == "yes"
+                assert says_yes == (named if form == "exists" else not named)
+                checked[form] += 1
+    assert checked["exists"] > 2000 and checked["absent"] > 2000
+
+
+def test_easy_vqa_without_looking(easy):
+    """What data/README.md says: two thirds by the commonest answer in train."""
+    common = defaultdict(Counter)
+    for q in questions_of(easy["train"]):
+        common[q["question"]][q["answer"]] += 1
+    right = [
+        q["answer"] == common[q["question"]].most_common(1)[0][0]
+        for q in questions_of(easy["test"])
+    ]
+    assert len(common) == 107 and round(float(np.mean(right)), 3) == 0.667
+
+
+def test_easy_vqa_pictures_stand_beside_their_own_questions(easy):
+    paint = {"red": (255, 0, 0), "blue": (0, 0, 255), "teal": (0, 128, 128)}
+    seen = set()
+    for s in SPLITS:
+        for row in easy[s].select(range(100)):
+            colours = {q["answer"] for q in row["questions"] if q["kind"] == "colour"}
+            for colour in colours & paint.keys():
+                pixels = np.asarray(row["image"].convert("RGB")).reshape(-1, 3)
+                assert pixels[pixels.sum(axis=1).argmin()].tolist() == [*paint[colour]]
+                assert row["image"].size == (64, 64)
+                seen.add((s, colour))
+    assert len(seen) == 9
+
+
 # --- captions ---------------------------------------------------------------------
+
+
+def test_emoji_captions_are_the_names_and_keywords_of_one_drawing_each(both):
+    captioned = datasets.emoji_captions(64)
+    assert captioned["test"].column_names == ["image", "emoji", "concept", "captions"]
+    for s in SPLITS:
+        rows = both[0][s].remove_columns("image").to_list()
+        right = [
+            (r["emoji"], r["concept"], [r["name"], *r["keywords"]])
+            for r in rows
+            if r["base"] and not r["flag"]
+        ]
+        ours = captioned[s].remove_columns("image").to_list()
+        assert [tuple(r.values()) for r in ours] == right
+    assert len(captioned["test"]) == 263
+    alone = [texts for texts in captioned["train"]["captions"] if len(texts) == 1]
+    assert len(alone) == 111
+    last = captioned["test"][-1]
+    at = both[0]["test"]["emoji"].index(last["emoji"])
+    same = last["image"], both[0]["test"][at]["image"]
+    np.testing.assert_array_equal(*map(np.asarray, same))
 
 
 def png(colour="red", size=8):
@@ -364,6 +473,41 @@ def test_captions_that_are_missing_or_out_of_reach(no_shared_cache):
         datasets.captions(str(no_shared_cache / "nothing" / "here"))
     with pytest.raises(FileNotFoundError, match="connect to reach the Hub"):
         datasets.captions("nobody/nothing")  # conftest sets HF_HUB_OFFLINE
+
+
+def test_a_hub_out_of_reach_is_asked_once_and_no_more(monkeypatch):
+    asked, tried = [], []
+
+    def head(url, timeout):
+        asked.append(url)
+        raise OSError("no network")
+
+    def load(source, **how):
+        tried.append((source, hf.config.HF_HUB_OFFLINE, how))
+        raise ConnectionError("Couldn't reach it")
+
+    session = SimpleNamespace(head=head)
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: session)
+    monkeypatch.setattr(hf, "load_dataset", load)
+    monkeypatch.setattr(hf.config, "HF_HUB_OFFLINE", False)
+    with pytest.raises(FileNotFoundError, match="connect to reach the Hub"):
+        datasets.captions("nobody/nothing")
+    with pytest.raises(FileNotFoundError, match="connect to reach the Hub"):
+        next(datasets.stream_captions("nobody/nothing"))
+    assert asked == [hf.config.HF_ENDPOINT] * 2
+    streamed = {"streaming": True}
+    assert tried == [("nobody/nothing", True, {}), ("nobody/nothing", True, streamed)]
+    assert hf.config.HF_HUB_OFFLINE is False
+
+
+def test_a_folder_is_loaded_without_asking_the_hub(no_shared_cache, monkeypatch):
+    monkeypatch.setattr(datasets, "_hub_answers", None)
+    monkeypatch.setattr(hf.config, "HF_HUB_OFFLINE", False)
+    rows = [{"image": {"bytes": png(), "path": None}, "text": "red"}]
+    features = hf.Features({"image": hf.Image(), "text": hf.Value("string")})
+    data = hf.Dataset.from_list(rows, features=features)
+    data.to_parquet(no_shared_cache / "train.parquet")
+    assert len(datasets.captions(str(no_shared_cache))["train"]) == 1
 
 
 # --- collate ----------------------------------------------------------------------

@@ -5,20 +5,28 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import pearsonr
 from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
     label_ranking_average_precision_score,
+    mean_absolute_error,
     top_k_accuracy_score,
 )
 
 from mmcourse.metrics import (
+    accuracy_by,
     alignment,
     mean_average_precision,
     mean_reciprocal_rank,
     median_rank,
     modality_gap,
+    mosi_metrics,
+    normalise_answer,
     ranks,
     recall_at_k,
     uniformity,
+    vqa_accuracy,
 )
 
 # By hand: the own scores are 0.9, 0.2, 0.5; places 1, 3 and (after a tie) 2.
@@ -212,3 +220,171 @@ def test_a_rotation_changes_none_of_them():
 def test_what_is_no_direction_is_refused(call, why):
     with pytest.raises(ValueError, match=why):
         call()
+
+
+# --- answers to questions ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "raw, compared",
+    [
+        ("  The Two\tdogs ", "2 dogs"),
+        ("None", "0"),
+        ("a", ""),
+        ("1,000", "1000"),  # a comma between digits
+        ("red,blue", "red blue"),  # no space at any comma: each becomes one
+        ("red, green,blue", "red greenblue"),  # official: then all commas go
+        ("left-hand side", "left hand side"),
+        ("2.5 m.", "2.5 m"),
+        (".5", ".5"),
+        ("it's 2:50", "it's 2:50"),  # neither ' nor :
+        ("yes?!", "yes"),
+        ("dont", "dont"),  # the official table is left out
+        ("", ""),
+    ],
+)
+def test_an_answer_is_normalised(raw, compared):
+    assert normalise_answer(raw) == compared
+
+
+def naive_vqa(answer, humans):
+    """The official loop: leave each one out, and count the others."""
+    answer, humans = normalise_answer(answer), [normalise_answer(h) for h in humans]
+    each = []
+    for i in range(len(humans)):
+        others = humans[:i] + humans[i + 1 :]
+        each.append(min(1, sum(other == answer for other in others) / 3))
+    return np.mean(each)
+
+
+def test_vqa_accuracy_by_hand():
+    humans = [["yes"] * n + ["no"] * (10 - n) for n in range(11)]
+    by_hand = [0, 0.3, 0.6, 0.9, *[1] * 7]
+    assert vqa_accuracy(["Yes."] * 11, humans).tolist() == pytest.approx(by_hand)
+
+
+@settings(deadline=None)
+@given(st.integers(4, 12), st.integers(0, 999))
+def test_vqa_accuracy_equals_the_official_loop(n, seed):
+    rng = np.random.default_rng(seed)
+    said = ["two", "2", "The dog", "dog", "a cat", "red-green"]
+    answers = rng.choice(said, 5).tolist()
+    humans = [rng.choice(said, n).tolist() for _ in answers]
+    expected = [naive_vqa(*pair) for pair in zip(answers, humans, strict=True)]
+    assert vqa_accuracy(answers, humans).tolist() == pytest.approx(expected)
+
+
+def test_few_humans():
+    humans = [["dog"], ["dog"], ["dog"] * 2, ["dog", "cat"], ["dog"] * 3]
+    answers = ["A dog", "cat", "dog", "dog", "dog"]
+    assert vqa_accuracy(answers, humans).tolist() == [1, 0, 1, 0.5, 1]
+    two_of_three = vqa_accuracy(["dog"], [["dog", "dog", "cat"]]).item()
+    assert two_of_three == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+
+
+def test_accuracy_by_kind():
+    kinds = ["shape", "count", "shape", "count", "shape"]
+    right = [True, False, True, True, False]
+    by_hand = {"count": pytest.approx(1 / 2), "shape": pytest.approx(2 / 3)}
+    for correct in (right, np.array(right), torch.tensor(right).float()):
+        groups = accuracy_by(correct, kinds)
+        assert groups == by_hand
+        assert list(groups) == ["count", "shape"]
+    assert accuracy_by([0.25, 0.75], ["a", "a"]) == {"a": 0.5}
+
+
+@pytest.mark.parametrize(
+    "call, why",
+    [
+        (lambda: vqa_accuracy(["a"], [["a"], ["b"]]), "1 answers but 2 lists"),
+        (lambda: vqa_accuracy([], []), "0 answers"),
+        (lambda: vqa_accuracy(["yes"], ["yes"]), r"humans\[0\] = 'yes' is no list"),
+        (lambda: vqa_accuracy(["a", "b"], [["a"], []]), r"humans\[1\] = \[\] is no"),
+        (lambda: accuracy_by([1, 0, 1], ["a", "b"]), r"correct is \(3,\), not \(2,\)"),
+        (lambda: accuracy_by([[1], [0]], ["a", "b"]), r"correct is \(2, 1\)"),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(call, why):
+    with pytest.raises(ValueError, match=why):
+        call()
+
+
+# --- how strong a feeling is ------------------------------------------------------
+
+
+def their_mosi_metrics(predicted, true):
+    """What MMSA reports, by scikit-learn, scipy and numpy."""
+
+    def steps(most):
+        return [np.round(np.clip(x, -most, most)) for x in (true, predicted)]
+
+    has0 = true >= 0, predicted >= 0
+    non0 = true[true != 0] > 0, predicted[true != 0] > 0
+    return {
+        "mae": mean_absolute_error(true, predicted),
+        "corr": pearsonr(true, predicted).statistic,
+        "acc2_has0": accuracy_score(*has0),
+        "f1_has0": f1_score(*has0, average="weighted"),
+        "acc2_non0": accuracy_score(*non0),
+        "f1_non0": f1_score(*non0, average="weighted"),
+        "acc5": accuracy_score(*steps(2)),
+        "acc7": accuracy_score(*steps(3)),
+    }
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(0, 9999), st.booleans())
+def test_mosi_metrics_equal_scikit_learn_and_scipy(n, seed, halves):
+    """Halves are where rounding and zeros matter."""
+    rng = np.random.default_rng(seed)
+    true = rng.uniform(-3, 3, n)
+    predicted = true + 2 * rng.normal(size=n)
+    if halves:
+        true, predicted = np.round(true * 2) / 2, np.round(predicted * 2) / 2
+    true[:2], predicted[:2] = [-1, 1], [2, -4]  # neither side is constant
+    theirs = their_mosi_metrics(predicted, true)
+    assert mosi_metrics(predicted, true) == pytest.approx(theirs, abs=1e-9)
+    tensors = torch.tensor(predicted), torch.tensor(true)
+    assert mosi_metrics(*tensors) == mosi_metrics(predicted, true)
+
+
+def test_mosi_metrics_by_hand():
+    true = [-3.0, -0.4, 0.0, 0.6, 2.5]
+    predicted = [-4.0, 0.1, -0.1, 1.4, 1.5]
+    measured = mosi_metrics(predicted, true)
+    assert measured["mae"] == pytest.approx((1 + 0.5 + 0.1 + 0.8 + 1) / 5)
+    assert measured["acc2_has0"] == pytest.approx(3 / 5)  # -0.4 and 0 are wrong
+    assert measured["acc2_non0"] == pytest.approx(3 / 4)  # -0.4 is wrong
+    assert measured["acc7"] == 1  # 2.5 and 1.5 both round to the even 2
+    # Positive: 2 of 2 found, 3 predicted; negative: 1 of 2 found, 1 predicted.
+    f1 = (2 * 2 / (3 + 2) + 2 * 1 / (1 + 2)) / 2
+    assert measured["f1_non0"] == pytest.approx(f1)
+
+
+def test_a_perfect_and_a_constant_model():
+    true = torch.tensor([-2.2, 0.0, 1.3, 3.0])
+    perfect = mosi_metrics(true, true)
+    assert perfect.pop("mae") == 0
+    assert list(perfect.values()) == pytest.approx([1] * 7)
+    mean = mosi_metrics(true.mean().expand(4), true)
+    assert mean["corr"] == 0
+    assert mean["acc2_has0"] == pytest.approx(3 / 4)
+    assert mean["f1_has0"] == pytest.approx(3 / 4 * 6 / 7)
+    assert mosi_metrics([1.0], [2.0])["corr"] == 0
+
+
+@pytest.mark.parametrize(
+    "predicted, true, why",
+    [
+        ([[1.0], [2.0]], [1.0, 2.0], r"predicted is \(2, 1\), true \(2,\)"),
+        ([1.0], [1.0, 2.0], r"predicted is \(1,\), true \(2,\)"),
+        ([], [], "one number for each item"),
+        ([0.0, 1.0], [-4.0, 1.0], "true is -4 to 1: scale it to -3 to 3"),
+        ([0.0, 1.0], [float("nan"), 1.0], "true is nan"),
+        ([0.0, float("nan")], [1.0, 1.0], "predicted holds NaN"),
+        ([1.0, 2.0], [0.0, 0.0], "all 2 true values are 0"),
+    ],
+)
+def test_what_is_no_feeling_is_refused(predicted, true, why):
+    with pytest.raises(ValueError, match=why):
+        mosi_metrics(predicted, true)
