@@ -126,6 +126,43 @@ class TextEncoder(nn.Module):
         return pretrained.load(cls(TextEncoderConfig(**config)), tensors, "from_bert")
 
 
+class ConvEncoder(nn.Module):
+    """A few convolutions, trained from nothing: a square picture to a grid of tokens.
+
+    Each of ``widths`` halves the picture, and one more layer lets neighbours meet;
+    tokens come row by row, each with a learned place. On little data it learns faster
+    than patches alone do (Xiao et al., 2021, arXiv 2106.14881).
+    """
+
+    def __init__(self, size: int, widths: Sequence[int] = (32, 64)):
+        super().__init__()
+        self.size, self.width = size, widths[-1]
+        strides = [2] * len(widths) + [1]
+        into = [3, *widths]
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(i, o, 3, s, 1), nn.BatchNorm2d(o), nn.ReLU())
+                for i, o, s in zip(into, [*widths, self.width], strides, strict=True)
+            )
+        )
+        side = size // 2 ** len(widths)
+        self.place = nn.Parameter(0.02 * torch.randn(side**2, self.width))
+
+    def forward(
+        self, image: Float[Tensor, "B C H W"]
+    ) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
+        """Encode pictures with values in [0, 1]."""
+        if image.shape[1:] != (3, self.size, self.size):
+            raise ValueError(
+                f"pictures of {tuple(image.shape[1:])}: this encoder takes "
+                f"(3, {self.size}, {self.size}); resize them"
+            )
+        tokens, mask = _grid_tokens(self.layers(image * 2 - 1))
+        return tokens + self.place, mask
+
+    pool = staticmethod(mean_pool)
+
+
 class EfficientNet(nn.Module):
     """EfficientNet-Lite0, trained on ImageNet: a picture to a grid of features.
 

@@ -7,6 +7,7 @@ After CLEVR (Johnson et al., 2017, arXiv 1612.06890) and the compositional split
 C-VQA (Agrawal et al., 2017, arXiv 1704.08243). Taught in 10_captioning and 11_vqa.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -154,6 +155,22 @@ def _two_related(scene: Scene) -> tuple[Phrase, str, Phrase] | None:
     a, b = scene.things
     relation = relate(a, b)
     return None if relation is None else (a.phrase, relation, b.phrase)
+
+
+def read(caption: str) -> list[Phrase]:
+    """Return the things that an English caption names: "two red circles" are two."""
+    found = []
+    for number, *words in _NAMED.findall(caption):
+        times = 1 if number == "a" else NUMBERS.index(number)
+        found += times * [Phrase(*words)]
+    return found
+
+
+_NAMED = re.compile(
+    r"\b(a|{})\s+({})\s+({})\s+({})s?\b".format(
+        *map("|".join, (NUMBERS, SIZES, shapes.COLOURS, shapes.SHAPES))
+    )
+)
 
 
 def relate(a: Thing, b: Thing) -> str | None:
