@@ -1,0 +1,200 @@
+"""A question about a picture: encode the picture once, ask it anything.
+
+Answers are classes, and the picture's vector is multiplied by the question's: Antol et
+al., 2015, arXiv 1505.00468. Words that attend to the picture, block by block: LXMERT's
+idea, Tan and Bansal, 2019, arXiv 1908.07490. Taught in 11_vqa.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmcourse.encoders import mean_pool
+from mmcourse.fusion.base import VectorFusion
+from mmcourse.fusion.hybrid import CrossBlock
+from mmcourse.tokenizers import Tokenizer, pad
+from mmcourse.transformer import Block
+
+Batch = Mapping[str, Tensor]
+IGNORE = -100  # the label where a picture has no further question
+
+
+class BagOfWords(nn.Module):
+    """A question as one token: a linear map of how often each word is in it."""
+
+    def __init__(self, vocab: int, dim: int):
+        super().__init__()
+        self.vocab = vocab
+        self.project = nn.Sequential(nn.Linear(vocab, dim), nn.LayerNorm(dim))
+
+    def forward(
+        self, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, "B 1 D"], Bool[Tensor, "B 1"]]:
+        """Count the words that are real; their order is lost."""
+        words = F.one_hot(tokens, self.vocab) * mask[..., None]
+        token = self.project(words.sum(dim=1).float())[:, None]
+        return token, token.new_ones(token.shape[:2], dtype=torch.bool)
+
+    pool = staticmethod(mean_pool)
+
+
+class Whole(nn.Module):
+    """A picture as one token: a linear map of all tokens that ``encoder`` gives."""
+
+    def __init__(self, encoder: nn.Module, tokens: int, width: int, dim: int):
+        super().__init__()
+        self.encoder = encoder
+        self.project = nn.Sequential(nn.Linear(tokens * width, dim), nn.LayerNorm(dim))
+
+    def forward(
+        self, image: Float[Tensor, "B C H W"]
+    ) -> tuple[Float[Tensor, "B 1 D"], Bool[Tensor, "B 1"]]:
+        """Encode pictures, every place by weights of its own."""
+        token = self.project(self.encoder(image)[0].flatten(1))[:, None]
+        return token, token.new_ones(token.shape[:2], dtype=torch.bool)
+
+    pool = staticmethod(mean_pool)
+
+
+class Product(VectorFusion):
+    """x_image * x_text, number by number: the question says which features count."""
+
+    def fuse(self, x: list[Tensor], here: Tensor | None) -> Float[Tensor, "B D"]:
+        """Multiply the vectors; a missing one is a learned vector."""
+        return x[0] * x[1]
+
+
+class Asking(nn.Module):
+    """The words of a question see each other, then the picture, block after block.
+
+    All questions about a picture look at it in one attention, so that its keys and
+    values are computed once. Words see those of their own question alone.
+    """
+
+    def __init__(self, dim: int, heads: int = 4, depth: int = 2):
+        super().__init__()
+        self.own = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        self.look = nn.ModuleList(CrossBlock(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        seen: Float[Tensor, "B K D"],
+        seen_mask: Bool[Tensor, "B K"],
+        words: Float[Tensor, "B Q L D"],
+        mask: Bool[Tensor, "B Q L"],
+    ) -> Float[Tensor, "B Q D"]:
+        """Let the words read the picture; return the mean of each question's."""
+        q = words.shape[1]
+        x, real = (rearrange(t, "b q l ... -> (b q) l ...") for t in (words, mask))
+        for own, look in zip(self.own, self.look, strict=True):
+            x = rearrange(own(x, real), "(b q) l d -> b (q l) d", q=q)
+            x = look(x, seen, seen_mask)
+            x = rearrange(x, "b (q l) d -> (b q) l d", q=q)
+        return rearrange(mean_pool(self.norm(x), real), "(b q) d -> b q d", q=q)
+
+
+class VQA(nn.Module):
+    """Encoders of pictures and of questions, what joins them, and a head of answers.
+
+    ``fusion`` is a feature-level one of ``mmcourse.fusion``, which gets one vector of
+    each, or ``Asking``. A batch holds ``image`` (B, ...), and Q questions about each:
+    ``tokens`` (B, Q, L) with their ``mask``. Each picture is encoded once.
+    """
+
+    def __init__(
+        self, image: nn.Module, text: nn.Module, fusion: nn.Module, head: nn.Module
+    ):
+        super().__init__()
+        self.image, self.text, self.fusion, self.head = image, text, fusion, head
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B Q A"]:
+        """Return the logits of the answers to every question."""
+        return self.ask(*self.image(batch["image"]), batch["tokens"], batch["mask"])
+
+    def ask(
+        self,
+        seen: Float[Tensor, "B K D"],
+        seen_mask: Bool[Tensor, "B K"],
+        tokens: Int[Tensor, "B Q L"],
+        mask: Bool[Tensor, "B Q L"],
+    ) -> Float[Tensor, "B Q A"]:
+        """Ask questions of pictures that are encoded already."""
+        if len(tokens) != len(seen):
+            raise ValueError(
+                f"{len(seen)} pictures but questions for {len(tokens)}: tokens are "
+                "(pictures, questions, words)"
+            )
+        # What only fills the batch up gets one word, and its answer doesn't count.
+        first = torch.arange(mask.shape[2], device=mask.device) == 0
+        mask = mask | (first & ~mask.any(dim=2, keepdim=True))
+        q = tokens.shape[1]
+        words = self.text(tokens.flatten(0, 1), mask.flatten(0, 1))
+        if isinstance(self.fusion, Asking):
+            words = (rearrange(x, "(b q) ... -> b q ...", q=q) for x in words)
+            return self.head(self.fusion(seen, seen_mask, *words))
+        picture = repeat(self.image.pool(seen, seen_mask), "b d -> (b q) d", q=q)
+        both = {"image": picture, "text": self.text.pool(*words)}
+        return rearrange(self.head(self.fusion(both)), "(b q) a -> b q a", q=q)
+
+
+def loss(model: VQA, batch: Batch) -> Float[Tensor, ""]:
+    """Cross-entropy over the questions asked; ``label`` (B, Q), -100 where none is."""
+    logits = model(batch).flatten(0, 1)
+    return F.cross_entropy(logits, batch["label"].flatten(), ignore_index=IGNORE)
+
+
+# --- from rows to tensors, and back to words --------------------------------------
+
+
+def questions(
+    rows: Sequence[Sequence[Mapping[str, str]]],
+    tokenizer: Tokenizer,
+    answers: Sequence[str],
+) -> dict[str, Tensor]:
+    """Return tokens (n, Q, L), mask and label (n, Q) of n pictures' questions.
+
+    ``rows[i]`` lists what is asked about picture i: question and answer. A label is the
+    answer's place in ``answers``. Raises ValueError for an answer that isn't there, an
+    empty question, and a picture without any.
+    """
+    if () in map(tuple, rows):
+        raise ValueError(f"nothing is asked of picture {list(map(len, rows)).index(0)}")
+    place = {answer: i for i, answer in enumerate(answers)}
+    label = torch.full((len(rows), max(map(len, rows))), IGNORE)
+    ids = []
+    for i, asked in enumerate(rows):
+        for j, one in enumerate(asked):
+            if one["answer"] not in place:
+                raise ValueError(
+                    f"picture {i}: the answer {one['answer']!r} is none of "
+                    f"{len(place)} known ones, {[*place][:5]}, ..."
+                )
+            label[i, j] = place[one["answer"]]
+            ids.append(tokenizer.encode(one["question"]))
+    flat, real = pad(ids)
+    tokens = torch.zeros(*label.shape, flat.shape[1], dtype=torch.long)
+    mask = torch.zeros(tokens.shape, dtype=torch.bool)
+    there = label != IGNORE
+    tokens[there], mask[there] = flat, real
+    return {"tokens": tokens, "mask": mask, "label": label}
+
+
+@torch.no_grad()
+def predict(model: VQA, batch: Batch, size: int = 100) -> Int[Tensor, "n Q"]:
+    """Return the likeliest answer's place for every question of n pictures."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        wanted = {key: batch[key].split(size) for key in ("image", "tokens", "mask")}
+        parts = [
+            model({key: x.to(device) for key, x in zip(wanted, xs, strict=True)})
+            for xs in zip(*wanted.values(), strict=True)
+        ]
+    finally:
+        model.train(training)
+    return torch.cat([logits.argmax(dim=-1).cpu() for logits in parts])

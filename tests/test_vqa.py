@@ -1,0 +1,164 @@
+"""Questions are answered by the picture, which is encoded once for all of them."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmcourse.encoders import ConvEncoder, TextEncoder, TextEncoderConfig
+from mmcourse.fusion import FiLM
+from mmcourse.tasks import vqa
+from mmcourse.tasks.vqa import VQA, Asking, BagOfWords, Product, Whole
+from mmcourse.tokenizers import WordTokenizer
+from mmcourse.training import TrainConfig, batches, fit
+
+COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+ANSWERS = ["no", "yes", *COLOURS]
+ASKED = ["what colour is it?", *(f"is it {colour}?" for colour in COLOURS)]
+TOKENIZER = WordTokenizer.train(ASKED)
+
+
+def late(fusion=Product, dim=16):
+    torch.manual_seed(0)
+    image = Whole(ConvEncoder(16, (8, 8)), 16, 8, dim)
+    text = BagOfWords(TOKENIZER.vocab_size, dim)
+    head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, len(ANSWERS)))
+    return VQA(image, text, fusion(("image", "text"), dim), head)
+
+
+def attending(dim=16):
+    torch.manual_seed(0)
+    config = TextEncoderConfig(TOKENIZER.vocab_size, 8, dim, depth=1, heads=2)
+    image, text = ConvEncoder(16, (8, dim)), TextEncoder(config)
+    return VQA(image, text, Asking(dim, 2, depth=1), nn.Linear(dim, len(ANSWERS)))
+
+
+MODELS = {"product": late, "film": lambda: late(FiLM), "attending": attending}
+each = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+
+
+def rows(n=24):
+    """Walls of one colour; the first picture is asked less than the others."""
+    names = [[*COLOURS][i % 3] for i in range(n)]
+    asked = [
+        [
+            {"question": ASKED[0], "answer": name},
+            *(
+                {"question": f"is it {c}?", "answer": "yes" if c == name else "no"}
+                for c in COLOURS
+            ),
+        ]
+        for name in names
+    ]
+    asked[0] = asked[0][:2]
+    torch.manual_seed(0)
+    colours = torch.tensor([COLOURS[name] for name in names]).float()
+    images = 0.8 * colours[:, :, None, None].expand(-1, -1, 16, 16)
+    images = images + 0.2 * torch.rand(n, 3, 16, 16)
+    return {"image": images} | vqa.questions(asked, TOKENIZER, ANSWERS)
+
+
+@each
+def test_it_learns_to_answer(make):
+    model, batch = make(), rows()
+    config = TrainConfig(epochs=80, lr=3e-3, device="cpu")
+    fit(model, vqa.loss, batches(batch, 8), None, config)
+    real = batch["label"] != vqa.IGNORE
+    assert (vqa.predict(model, batch, 7) == batch["label"])[real].all()
+
+
+@each
+def test_gives_logits_for_every_question(make):
+    assert make()(rows(3)).shape == (3, 4, len(ANSWERS))
+
+
+@each
+def test_a_question_is_answered_the_same_alone(make):
+    model, batch = make().eval(), rows(5)
+    every = model(batch)
+    alone = batch["tokens"][2:3, 1:2], batch["mask"][2:3, 1:2]
+    one = dict(zip(("tokens", "mask"), alone, strict=True))
+    one |= {"image": batch["image"][2:3]}
+    assert torch.allclose(model(one)[0, 0], every[2, 1], atol=1e-5)
+
+
+@each
+def test_a_picture_is_encoded_once(make):
+    model, batch, seen = make().eval(), rows(5), []
+    model.image.register_forward_hook(lambda _, x, out: seen.append(len(x[0])))
+    answered = model(batch)
+    assert seen == [5]
+    again = model.ask(*model.image(batch["image"]), batch["tokens"], batch["mask"])
+    assert torch.equal(answered, again)
+
+
+@each
+def test_what_fills_up_the_batch_does_not_count(make):
+    model, batch = make().eval(), rows(3)
+    assert (batch["label"][0, 2:] == vqa.IGNORE).all()
+    loss = vqa.loss(model, batch)
+    other = batch | {"tokens": batch["tokens"].clone()}
+    other["tokens"][0, 2:] = 4
+    assert torch.allclose(vqa.loss(model, other), loss)
+    assert loss.isfinite()
+
+
+@each
+def test_the_picture_and_the_words_both_matter(make):
+    model, batch = make().eval(), rows(6)
+    for weight in model.parameters():  # FiLM starts as the identity
+        weight.data += 0.1 * torch.randn_like(weight)
+    out = model(batch)
+    assert not torch.allclose(model(batch | {"image": batch["image"].flip(0)}), out)
+    assert not torch.allclose(out[1, 1], out[1, 2])
+
+
+def test_a_bag_of_words_forgets_their_order_and_the_padding():
+    bag = BagOfWords(9, 4)
+    tokens = torch.tensor([[4, 5, 6, 7], [6, 4, 5, 8]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0]]).bool()
+    out, real = bag(tokens, mask)
+    assert torch.allclose(out[0], out[1]) and real.shape == (2, 1)
+    counts = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 0, 0]]).float()
+    assert torch.allclose(out[0], bag.project(counts))
+
+
+def test_questions_become_tensors():
+    asked = [
+        [{"question": "is it red?", "answer": "no"}],
+        [
+            {"question": "what colour is it?", "answer": "red"},
+            {"question": "is it red?", "answer": "yes"},
+        ],
+    ]
+    made = vqa.questions(asked, TOKENIZER, ANSWERS)
+    assert made["label"].tolist() == [[0, vqa.IGNORE], [2, 1]]
+    assert made["tokens"].shape == made["mask"].shape == (2, 2, 5)
+    assert not made["mask"][0, 1].any()
+    assert TOKENIZER.decode(made["tokens"][1, 0].tolist()) == "what colour is it ?"
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ([[{"question": "is it red?", "answer": "maybe"}]], "'maybe' is none of 5"),
+        ([[{"question": " ", "answer": "no"}]], "is empty"),
+        ([[{"question": "is it?", "answer": "no"}], []], "asked of picture 1"),
+    ],
+)
+def test_wrong_questions_are_refused(asked, said):
+    with pytest.raises(ValueError, match=said):
+        vqa.questions(asked, TOKENIZER, ANSWERS)
+
+
+def test_questions_about_other_pictures_are_refused():
+    model, batch = late(), rows(4)
+    seen = model.image(batch["image"][:3])
+    ask = getattr(VQA.ask, "__wrapped__", VQA.ask)  # as where no types are checked
+    with pytest.raises(ValueError, match="3 pictures but questions for 4"):
+        ask(model, *seen, batch["tokens"], batch["mask"])
+
+
+def test_predicting_leaves_the_model_as_it_was():
+    model = attending().train()
+    vqa.predict(model, rows(3))
+    assert model.training
