@@ -230,6 +230,19 @@ def test_the_search_box_of_09_reads_chinese_and_refuses_in_words(lab, page):
     search.get_by_text("holds no letter that this encoder knows").wait_for()
 
 
+def test_the_explorer_of_10_shows_another_picture_and_another_word(lab, page):
+    name = "10_captioning.ipynb"
+    open_and_run(page, lab, name)
+    explorer = cell(page, name, "explorer")
+    first = picture(explorer)
+    explorer.locator("select").first.select_option("held_out")
+    second = changed(page, explorer, first)
+    assert "[" in second[1]  # the word that is looked at
+    explorer.locator(".widget-readout").last.fill("4")
+    explorer.locator(".widget-readout").last.press("Enter")
+    changed(page, explorer, first, second)
+
+
 def test_mmcourse_app_search_finds_and_finds_again(browser, tmp_path):
     """Voila's page asks the network for a font, in vain: the app works without."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
