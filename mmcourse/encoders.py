@@ -130,8 +130,8 @@ class ConvEncoder(nn.Module):
     """A few convolutions, trained from nothing: a square picture to a grid of tokens.
 
     Each of ``widths`` halves the picture, and one more layer lets neighbours meet;
-    tokens come row by row, each with a learned place. On little data it learns faster
-    than patches alone do (Xiao et al., 2021, arXiv 2106.14881).
+    tokens come row by row, each with a learned place. Convolutions before attention
+    make it easier to train: Xiao et al., 2021, arXiv 2106.14881.
     """
 
     def __init__(self, size: int, widths: Sequence[int] = (32, 64)):

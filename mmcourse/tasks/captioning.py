@@ -87,7 +87,7 @@ def captions(
     return [tokenizer.decode(row) for part in parts for row in part.tolist()]
 
 
-# --- is it true, and does it use rare words? --------------------------------------
+# --- is it there, and does it use rare words? --------------------------------------
 
 Things = Sequence[Sequence[Hashable]]  # of each picture
 
