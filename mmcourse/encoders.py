@@ -129,20 +129,29 @@ class TextEncoder(nn.Module):
 class ConvEncoder(nn.Module):
     """A few convolutions, trained from nothing: a square picture to a grid of tokens.
 
-    Each of ``widths`` halves the picture, and one more layer lets neighbours meet;
-    tokens come row by row, each with a learned place. Convolutions before attention
-    make it easier to train: Xiao et al., 2021, arXiv 2106.14881.
+    Each of ``widths`` halves the picture: its layer looks at every second place, and
+    after the last one more lets neighbours meet; or, ``pooled``, it looks everywhere
+    and keeps the largest of four. Tokens come row by row, each with a learned place.
+    Convolutions before attention make it easier to train: Xiao et al., 2021, arXiv
+    2106.14881.
     """
 
-    def __init__(self, size: int, widths: Sequence[int] = (32, 64)):
+    def __init__(
+        self, size: int, widths: Sequence[int] = (32, 64), *, pooled: bool = False
+    ):
         super().__init__()
         self.size, self.width = size, widths[-1]
-        strides = [2] * len(widths) + [1]
         into = [3, *widths]
+        if pooled:
+            out, strides, last = [*widths], [1] * len(widths), [nn.MaxPool2d(2)]
+        else:
+            out, strides, last = [*widths, self.width], [2] * len(widths) + [1], []
         self.layers = nn.Sequential(
             *(
-                nn.Sequential(nn.Conv2d(i, o, 3, s, 1), nn.BatchNorm2d(o), nn.ReLU())
-                for i, o, s in zip(into, [*widths, self.width], strides, strict=True)
+                nn.Sequential(
+                    nn.Conv2d(i, o, 3, s, 1), nn.BatchNorm2d(o), nn.ReLU(), *last
+                )
+                for i, o, s in zip(into, out, strides, strict=False)
             )
         )
         side = size // 2 ** len(widths)

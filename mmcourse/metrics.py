@@ -272,3 +272,25 @@ def _weighted_f1(predicted: Bool[Tensor, " n"], true: Bool[Tensor, " n"]) -> Ten
         f1 = 2 * (p & t).sum().double() / (p.sum() + t.sum()).clamp(min=1)
         total = total + t.double().mean() * f1
     return total
+
+
+def expected_calibration_error(
+    p: Float[Tensor, "n C"], label: Int[Tensor, " n"], bins: int = 10
+) -> float:
+    """Return how far confidence is from accuracy, 0 to 1: Guo et al., 2017.
+
+    sum_b n_b / n |accuracy_b - confidence_b| over bins of equal width of the largest
+    probability, each with its upper edge; an empty one counts nothing. arXiv
+    1706.04599. ``p`` holds probabilities, not logits.
+    """
+    if bins < 1 or len(p) == 0 or p.shape[:1] != label.shape:
+        raise ValueError(
+            f"p {tuple(p.shape)}, label {tuple(label.shape)}, bins={bins}: a label for "
+            "each row, at least one row and one bin are needed"
+        )
+    if not ((p >= 0).all() and (p.sum(dim=1) - 1).abs().max() < 1e-3):  # NaN as well
+        raise ValueError("rows of p are no probabilities: use logits.softmax(dim=1)")
+    confidence, guess = p.double().max(dim=1)
+    gap = (guess == label).double() - confidence
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    return (gap.new_zeros(bins).index_add(0, place, gap).abs().sum() / len(p)).item()

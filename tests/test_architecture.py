@@ -25,6 +25,7 @@ RANKS = [
     ["device", "assets", "losses", "metrics", "plots", "shapes", "text_metrics"],
     [
         *("tokenizers", "modalities", "digits", "emojis", "scenes", "speech"),
+        "triples",
         *("attention", "large_batch", "masking"),
         "pretrained",
     ],

@@ -243,6 +243,20 @@ def test_the_explorer_of_10_shows_another_picture_and_another_word(lab, page):
     changed(page, explorer, first, second)
 
 
+def test_the_explorer_of_11_answers_and_names_words_it_never_read(lab, page):
+    name = "11_vqa.ipynb"
+    open_and_run(page, lab, name)
+    explorer = cell(page, name, "explorer")
+    first = picture(explorer)
+    box = explorer.locator("input[type=text]").first
+    box.fill("what shape is the purple thing?")
+    box.press("Enter")
+    assert "purple" in changed(page, explorer, first)[1]
+    box.fill("  ")
+    box.press("Enter")
+    explorer.get_by_text("there is nothing to encode").wait_for()
+
+
 def test_mmcourse_app_search_finds_and_finds_again(browser, tmp_path):
     """Voila's page asks the network for a font, in vain: the app works without."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmcourse import assets, datasets, emojis, shapes, speech
+from mmcourse import assets, datasets, emojis, shapes, speech, triples
 from mmcourse.tokenizers import CharTokenizer
 
 SPLITS = ("train", "validation", "test")
@@ -274,6 +274,138 @@ def test_the_scores_of_tweets_lie_on_the_raters_scale():
         scores = np.array([s for row in part["ratings"] for s in row])
         assert scores.min() >= -4 and scores.max() <= 4
         assert min(map(len, part["ratings"])) >= 20
+
+
+# --- tweets said and shown --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def felt():
+    return datasets.sentiment_triples()
+
+
+def plain(part, *left_out):
+    """The rows without their pictures."""
+    kept = [c for c in part.column_names if c not in ("image", *left_out)]
+    return part.select_columns(kept).to_list()
+
+
+def test_triples_are_tweets_with_what_their_raters_said(felt):
+    tweets = datasets.rated_tweets()
+    for part in felt.values():
+        for row in plain(part, "audio"):
+            split, i = row["id"].split("-")
+            tweet = tweets[split][int(i)]
+            turned = -1 if row["kind"] == "words" else 1
+            assert row["text"] == tweet["text"] and abs(tweet["score"]) >= 1
+            assert row["ratings"] == [turned * r for r in tweet["ratings"]]
+            assert row["score"] == pytest.approx(turned * tweet["score"], abs=1e-5)
+
+
+def test_triples_two_of_three_decide(felt):
+    ways = {"agree": (1, 1), "words": (-1, -1), "voice": (-1, 1), "face": (1, -1)}
+    for part in felt.values():
+        for row in plain(part, "audio"):
+            feels = np.sign(row["score"])
+            words = -feels if row["kind"] == "words" else feels
+            way = ways.get(row["kind"], (0, 0))
+            assert (row["heard"], row["seen"]) == (words * way[0], words * way[1])
+            votes = words + row["heard"] + row["seen"]
+            assert np.sign(votes) == feels
+
+
+def test_triples_come_in_the_shares_that_were_set(felt):
+    assert {s: len(part) for s, part in felt.items()} == {
+        **{"train": 600, "validation": 100},
+        **dict.fromkeys(triples.KINDS, 120),
+    }
+    assert Counter(felt["train"]["kind"]) == {
+        **{"agree": 240, "words": 120, "voice": 90, "face": 90, "flat": 60}
+    }
+    for kind in triples.KINDS:
+        assert set(felt[kind]["kind"]) == {kind}
+        assert felt[kind]["id"] == felt["agree"]["id"]
+        assert (np.array(felt[kind]["score"]) > 0).sum() == 60
+
+
+def test_triples_of_test_share_recordings_and_faces(felt):
+    agree, words, voice, face = (
+        plain(felt[k].select(range(20))) for k in ("agree", "words", "voice", "face")
+    )
+    for a, w, v, f in zip(agree, words, voice, face, strict=True):
+        assert a["audio"] == f["audio"] and w["audio"] == v["audio"]
+        assert a["face"] == v["face"] and w["face"] == f["face"]
+        assert a["audio"] != w["audio"] and a["face"] != w["face"]
+
+
+def test_triples_voices_and_faces_of_the_splits_differ(felt):
+    parts = [
+        felt["train"],
+        felt["validation"],
+        hf.concatenate_datasets([felt[k] for k in triples.KINDS]),
+    ]
+    for column in ("voice", "face"):
+        one, two, three = (set(part[column]) for part in parts)
+        assert not one & two and not one & three and not two & three
+
+
+def test_faces_of_the_triples_feel_as_their_raters_said():
+    table = {e.replace("\ufe0f", ""): about for e, about in emojis.table().items()}
+    neutral = {"neutral face", "expressionless face", "face without mouth"}
+    for split, faces in triples.FACES.items():
+        for feeling, several in faces.items():
+            for face in several:
+                counts = table[face]["sentiment"]
+                n = sum(counts.values())
+                felt = (counts["positive"] - counts["negative"]) / n
+                rated = 1 if felt >= 0.4 else -1 if felt <= -0.1 else 0
+                flat = abs(felt) <= 0.15 or table[face]["name"] in neutral
+                assert n >= 20 and (flat if feeling == 0 else rated == feeling), face
+                concept = emojis.split_of(emojis.concept(face))
+                assert (concept == "train") == (split != "test")
+
+
+def test_triples_are_heard_and_seen(felt):
+    row = felt["agree"][0]
+    assert row["image"].size == (64, 64) and row["sampling_rate"] == 8000
+    audio = np.array(row["audio"])
+    assert 0.5 < len(audio) / 8000 < 5 and np.isfinite(audio).all()
+    assert 0.03 < np.sqrt(np.mean(audio**2)) < 0.1
+
+
+def test_a_small_set_of_triples_is_built_the_same_twice(fresh_cache, monkeypatch):
+    sizes = {"train": 4, "validation": 2, "test": 2}
+    monkeypatch.setattr(triples, "SIZES", sizes)
+    monkeypatch.setattr(triples, "SHARES", {"agree": 0.5, "flat": 0.5})
+    one = datasets.sentiment_triples()
+    shutil.rmtree(fresh_cache)
+    two = datasets.sentiment_triples()
+    assert [plain(p) for p in one.values()] == [plain(p) for p in two.values()]
+    row = plain(one["train"])[0]
+    plan = triples.plan(list(datasets.rated_tweets()["train"]), "train")[0]
+    from scipy.signal import resample_poly
+
+    said = resample_poly(speech.speak(**vars(plan["said"])).numpy(), 1, 3)
+    assert np.array_equal(np.float32(row["audio"]), said)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("Yay. Another good phone interview.", "Yay Another good phone interview"),
+        ("@anonymous I'm at #home :D http://t.co/x", "I'm at"),
+        ('soooo (really) hmm... XD 24 "ok"', "soooo really ok"),
+        ("", ""),
+    ],
+)
+def test_words_that_can_be_said(text, words):
+    assert triples.sayable(text) == words.split()
+
+
+def test_too_few_tweets_for_triples_are_refused():
+    tweets = [{"text": "what a day", "score": 2.0, "ratings": [2]}] * 60
+    with pytest.raises(ValueError, match="0 tweets of the sign -1"):
+        triples.plan(tweets, "test")
 
 
 # --- easy-VQA ---------------------------------------------------------------------

@@ -174,6 +174,31 @@ def test_mean_pool_by_hand():
         )
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_each_width_halves_the_picture(pooled):
+    tokens, mask = encoders.ConvEncoder(32, (4, 6, 8), pooled=pooled)(
+        torch.rand(2, 3, 32, 32)
+    )
+    assert tokens.shape == (2, 16, 8) and mask.all()
+
+
+def test_pooled_looks_at_every_place():
+    """Strides of 2 give the last row and column less weight; pooling sees all alike."""
+    encoder = encoders.ConvEncoder(4, (1,), pooled=True).eval()
+    conv, norm = encoder.layers[0][0], encoder.layers[0][1]
+    with torch.no_grad():
+        conv.weight.zero_()[:, :, 1, 1] = 1  # what is seen is the pixel itself
+        conv.bias.fill_(3.0)
+        encoder.place.zero_()
+        norm.eps = 0.0
+    for place in range(16):
+        image = torch.zeros(1, 3, 4, 4)
+        image.view(1, 3, 16)[..., place] = 1.0
+        tokens = encoder(image)[0].flatten()
+        cell = 2 * (place // 8) + place % 4 // 2
+        assert tokens.tolist() == pytest.approx([6.0 * (i == cell) for i in range(4)])
+
+
 @pytest.mark.parametrize(
     "load", [encoders.efficientnet, encoders.minilm, encoders.multilingual_use]
 )

@@ -17,6 +17,7 @@ from sklearn.metrics import (
 from mmcourse.metrics import (
     accuracy_by,
     alignment,
+    expected_calibration_error,
     mean_average_precision,
     mean_reciprocal_rank,
     median_rank,
@@ -388,3 +389,58 @@ def test_a_perfect_and_a_constant_model():
 def test_what_is_no_feeling_is_refused(predicted, true, why):
     with pytest.raises(ValueError, match=why):
         mosi_metrics(predicted, true)
+
+
+# --- confidence -------------------------------------------------------------------
+
+
+def naive_calibration(p, label, bins):
+    """Item by item into (0, 1/b], (1/b, 2/b], ...; then bin by bin."""
+    kept = [[] for _ in range(bins)]
+    for row, true in zip(p.double().tolist(), label.tolist(), strict=True):
+        sure = max(row)
+        place = next(b for b in range(bins) if sure * bins <= b + 1 or b == bins - 1)
+        kept[place].append((sure, row.index(sure) == true))
+    gaps = (
+        len(b) * abs(np.mean([s for s, _ in b]) - np.mean([r for _, r in b]))
+        for b in kept
+        if b
+    )
+    return sum(gaps) / len(p)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 9999))
+def test_calibration_error_equals_a_loop(n, bins, seed):
+    torch.manual_seed(seed)
+    p, label = (3 * torch.randn(n, 3)).softmax(dim=1), torch.randint(3, (n,))
+    wanted = naive_calibration(p, label, bins)
+    assert expected_calibration_error(p, label, bins) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_calibration_error_by_hand():
+    p = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [1.0, 0.0]])
+    label = torch.tensor([0, 1, 0, 0])
+    # Sure by 0.9 and half right; by 0.6 and right; by 1 and right. All else is empty.
+    wanted = (2 * 0.4 + 0.4 + 0) / 4
+    assert expected_calibration_error(p, label) == pytest.approx(wanted, abs=1e-6)
+    one = expected_calibration_error(p[3:], 1 - label[3:])
+    assert one == 1 and expected_calibration_error(p[3:], label[3:]) == 0
+
+
+@pytest.mark.parametrize(
+    "p, label, bins, why",
+    [
+        (torch.ones(2, 2), torch.zeros(2).long(), 10, "no probabilities"),
+        (torch.full((2, 2), torch.nan), torch.zeros(2).long(), 10, "no probabilities"),
+        (torch.full((2, 2), 0.5), torch.zeros(3).long(), 10, "a label for each row"),
+        (torch.full((2, 2), 0.5), torch.zeros(2).long(), 0, "bins=0"),
+        (torch.zeros(0, 2), torch.zeros(0).long(), 10, "at least one row"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(p, label, bins, why):
+    call = getattr(
+        expected_calibration_error, "__wrapped__", expected_calibration_error
+    )
+    with pytest.raises(ValueError, match=why):
+        call(p, label, bins)

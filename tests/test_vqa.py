@@ -162,3 +162,63 @@ def test_predicting_leaves_the_model_as_it_was():
     model = attending().train()
     vqa.predict(model, rows(3))
     assert model.training
+
+
+# --- habit ------------------------------------------------------------------------
+
+
+def asked(*pairs):
+    return [{"question": q, "answer": a} for q, a in pairs]
+
+
+def test_habit_by_hand():
+    """"what colour" is answered red, red, blue and green; the first question red, red."""
+    first, other = "what colour is it?", "what colour is that?"
+    rows = [asked((first, "red"), (other, "blue")), asked((first, "red"))]
+    rows.append(asked((other, "green")))
+    found = vqa.habit(rows, ANSWERS, least=1e-9)
+    shares = found[0].exp()
+    assert found.shape == (3, 2, len(ANSWERS))
+    assert shares[0, ANSWERS.index("red")].item() == pytest.approx(1 / 0.5)
+    assert shares[1, ANSWERS.index("blue")].item() == pytest.approx(0.5 / 0.25)
+    assert shares[1, ANSWERS.index("red")].item() < 1e-6  # of this kind, yet never here
+    assert shares[0, ANSWERS.index("yes")].item() == pytest.approx(1)  # not of the kind
+    assert torch.equal(found[1, 1], torch.zeros(len(ANSWERS)))  # nothing is asked
+
+
+def test_a_kind_of_one_question_has_no_habit():
+    rows = [asked(("what is it?", "red")), asked(("what is it?", "blue"))]
+    assert vqa.habit(rows, ANSWERS).abs().max() < 1e-6
+
+
+def test_a_question_as_long_as_its_first_words_is_no_kind():
+    rows = [asked(("what is", "red")), asked(("what is this", "blue"))]
+    found = vqa.habit(rows, ANSWERS, least=1e-9)
+    assert found[0, 0, ANSWERS.index("red")].exp().item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("least", [0.0, -1.0, float("nan")])
+def test_a_share_that_may_be_zero_is_refused(least):
+    with pytest.raises(ValueError, match="more than 0"):
+        vqa.habit([asked(("is it?", "yes"))], ANSWERS, least=least)
+
+
+def test_the_loss_adds_the_habit_to_the_logits():
+    model, batch = late().eval(), rows(3)
+    habit = torch.randn(3, 4, len(ANSWERS))
+    logits, label = model(batch) + habit, batch["label"]
+    real = label != vqa.IGNORE
+    by_hand = -logits.log_softmax(-1)[real].gather(1, label[real][:, None]).mean()
+    assert vqa.loss(model, batch | {"habit": habit}).item() == pytest.approx(
+        by_hand.item(), abs=1e-6
+    )
+
+
+def test_what_habit_gets_right_teaches_nothing():
+    """Where the term already gives the answer, the loss has hardly a gradient."""
+    model, batch = late().eval(), rows(3)
+    sure = torch.full((3, 4, len(ANSWERS)), -30.0)
+    sure.scatter_(2, batch["label"].clamp(min=0)[..., None], 30.0)
+    vqa.loss(model, batch | {"habit": sure}).backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert max(grad.abs().max() for grad in grads) < 1e-6
