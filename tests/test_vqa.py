@@ -172,7 +172,7 @@ def asked(*pairs):
 
 
 def test_habit_by_hand():
-    """"what colour" is answered red, red, blue and green; the first question red, red."""
+    """Colours: red, red, blue, green; the first question alone: red, red."""
     first, other = "what colour is it?", "what colour is that?"
     rows = [asked((first, "red"), (other, "blue")), asked((first, "red"))]
     rows.append(asked((other, "green")))
