@@ -200,7 +200,7 @@ def test_a_question_as_long_as_its_first_words_is_no_kind():
 @pytest.mark.parametrize("least", [0.0, -1.0, float("nan")])
 def test_a_share_that_may_be_zero_is_refused(least):
     with pytest.raises(ValueError, match="more than 0"):
-        vqa.habit([asked(("is it?", "yes"))], ANSWERS, least=least)
+        vqa.habit([[ROW]], ANSWERS, least=least)
 
 
 def test_the_loss_adds_the_habit_to_the_logits():
@@ -222,3 +222,62 @@ def test_what_habit_gets_right_teaches_nothing():
     vqa.loss(model, batch | {"habit": sure}).backward()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert max(grad.abs().max() for grad in grads) < 1e-6
+
+
+# --- what is refused --------------------------------------------------------------
+
+ROW = {"question": "is it red?", "answer": "yes"}
+
+
+@pytest.mark.parametrize("function", ["questions", "habit"])
+@pytest.mark.parametrize(
+    ("asked", "answers", "said"),
+    [
+        ([[ROW, ROW | {"answer": "purple"}]], ANSWERS, "question 1.*purple"),
+        ([[ROW], [ROW | {"question": " "}]], ANSWERS, "picture 1, question 0.*empty"),
+        ([ROW], ANSWERS, "is no row, write"),
+        ([[{"question": "is it?"}]], ANSWERS, "is no row, write"),
+        ([], ANSWERS, "nothing is asked"),
+        ([[ROW], []], ANSWERS, "asked of picture 1"),
+        ([[ROW]], ["yes", "yes"], "2 answers, 1 different"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(function, asked, answers, said):
+    made = getattr(vqa, function)
+    made = getattr(made, "__wrapped__", made)  # as where no types are checked
+    given = (asked, TOKENIZER, answers) if function == "questions" else (asked, answers)
+    with pytest.raises(ValueError, match=said):
+        made(*given)
+
+
+def test_labels_and_habits_of_another_shape_are_refused():
+    model, batch = late(), rows(3)
+    for key, x in {
+        "label": batch["label"].T,
+        "habit": torch.zeros(1, 4, len(ANSWERS)),
+    }.items():
+        with pytest.raises(ValueError, match="don't fit"):
+            vqa.loss(model, batch | {key: x})
+    with pytest.raises(ValueError, match="no question is asked"):
+        vqa.loss(model, batch | {"label": torch.full((3, 4), vqa.IGNORE)})
+
+
+def test_a_picture_with_nan_isnt_answered():
+    batch = rows(3)
+    batch["image"][1, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"pictures \[1\] hold NaN"):
+        vqa.predict(late(), batch)
+
+
+def test_a_mask_of_another_length_is_refused():
+    model, batch = late(), rows(3)
+    ask = getattr(VQA.ask, "__wrapped__", VQA.ask)
+    with pytest.raises(ValueError, match="both are"):
+        ask(
+            model, *model.image(batch["image"]), batch["tokens"], batch["mask"][..., 1:]
+        )
+
+
+def test_blanks_and_capitals_make_no_other_habit():
+    rows = [asked(("is it red?", "yes")), asked(("Is  it red? ", "no"))]
+    assert vqa.habit(rows, ANSWERS).abs().max() < 1e-6

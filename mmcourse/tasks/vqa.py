@@ -5,7 +5,7 @@ al., 2015, arXiv 1505.00468. Words that attend to the picture, block by block: L
 idea, Tan and Bansal, 2019, arXiv 1908.07490. Taught in 11_vqa.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -125,6 +125,11 @@ class VQA(nn.Module):
         mask: Bool[Tensor, "B Q L"],
     ) -> Float[Tensor, "B Q A"]:
         """Ask questions of pictures that are encoded already."""
+        if tokens.ndim != 3 or tokens.numel() == 0 or mask.shape != tokens.shape:
+            raise ValueError(
+                f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}: both are "
+                "(pictures, questions, words), at least one of each"
+            )
         if len(tokens) != len(seen):
             raise ValueError(
                 f"{len(seen)} pictures but questions for {len(tokens)}: tokens are "
@@ -149,56 +154,28 @@ def loss(model: VQA, batch: Batch) -> Float[Tensor, ""]:
     Where the batch has ``habit`` (B, Q, A), it is added to the logits: what a blind
     model would say is explained by it, and the model learns the rest.
     """
-    logits = model(batch)
-    if "habit" in batch:
-        logits = logits + batch["habit"]
-    label = batch["label"].flatten()
-    return F.cross_entropy(logits.flatten(0, 1), label, ignore_index=IGNORE)
-
-
-def habit(
-    rows: Sequence[Sequence[Mapping[str, str]]],
-    answers: Sequence[str],
-    words: int = 2,
-    least: float = 1e-3,
-) -> Float[Tensor, "n Q A"]:
-    """Return ln p(answer | question) - ln p(answer | its first words), by counting.
-
-    ``words`` first words tell the kind, "what shape": what a kind's answers are, the
-    model has to learn; which of them a question mostly gets, it needn't. Probabilities
-    are raised by ``least``. Training in a product with a blind model: Clark et al.,
-    2019, arXiv 1909.03683.
-    """
-    if not least > 0:
-        raise ValueError(f"least={least}: ln 0 has no value, so give more than 0")
-    place = {answer: i for i, answer in enumerate(answers)}
-    counts: dict[str, Tensor] = {}
-    keys = [[(q["question"], _first(q["question"], words)) for q in r] for r in rows]
-    for asked, named in zip(rows, keys, strict=True):
-        for one, key in zip(asked, named, strict=True):
-            for name in key:
-                count = counts.setdefault(name, torch.zeros(len(place)))
-                count[place[one["answer"]]] += 1
-    log = {name: (count / count.sum() + least).log() for name, count in counts.items()}
-    out = torch.zeros(len(rows), max(map(len, rows)), len(place))
-    for i, named in enumerate(keys):
-        for j, (question, kind) in enumerate(named):
-            out[i, j] = log[question] - log[kind]
-    return out
-
-
-def _first(question: str, words: int) -> str:
-    """Return the first words, marked so that no whole question is taken for them."""
-    return " ".join(question.split()[:words]) + " ..."
+    logits, label = model(batch), batch["label"]
+    habit = batch.get("habit", torch.zeros_like(logits))
+    if label.shape != logits.shape[:2] or habit.shape != logits.shape:
+        raise ValueError(
+            f"label {tuple(label.shape)} and habit {tuple(habit.shape)} don't fit "
+            f"{tuple(logits.shape)}: pictures, questions, answers"
+        )
+    if (label == IGNORE).all():
+        raise ValueError(f"all labels are {IGNORE}: no question is asked")
+    return F.cross_entropy(
+        (logits + habit).flatten(0, 1), label.flatten(), ignore_index=IGNORE
+    )
 
 
 # --- from rows to tensors, and back to words --------------------------------------
 
 
+Rows = Sequence[Sequence[Mapping[str, str]]]  # [i]: what is asked about picture i
+
+
 def questions(
-    rows: Sequence[Sequence[Mapping[str, str]]],
-    tokenizer: Tokenizer,
-    answers: Sequence[str],
+    rows: Rows, tokenizer: Tokenizer, answers: Sequence[str]
 ) -> dict[str, Tensor]:
     """Return tokens (n, Q, L), mask and label (n, Q) of n pictures' questions.
 
@@ -206,32 +183,85 @@ def questions(
     answer's place in ``answers``. Raises ValueError for an answer that isn't there, an
     empty question, and a picture without any.
     """
-    if () in map(tuple, rows):
-        raise ValueError(f"nothing is asked of picture {list(map(len, rows)).index(0)}")
-    place = {answer: i for i, answer in enumerate(answers)}
-    label = torch.full((len(rows), max(map(len, rows))), IGNORE)
+    asked = [*_asked(rows, answers)]
     encode = cache(tokenizer.encode)  # many pictures are asked the same
-    ids = []
-    for i, asked in enumerate(rows):
-        for j, one in enumerate(asked):
-            if one["answer"] not in place:
-                raise ValueError(
-                    f"picture {i}: the answer {one['answer']!r} is none of "
-                    f"{len(place)} known ones, {[*place][:5]}, ..."
-                )
-            label[i, j] = place[one["answer"]]
-            ids.append(encode(one["question"]))
-    flat, real = pad(ids)
+    flat, real = pad([encode(text) for _, _, text, _ in asked])
+    at = tuple(torch.tensor([one[:2] for one in asked]).T)
+    label = torch.full((len(rows), max(map(len, rows))), IGNORE)
+    label[at] = torch.tensor([place for *_, place in asked])
     tokens = torch.zeros(*label.shape, flat.shape[1], dtype=torch.long)
     mask = torch.zeros(tokens.shape, dtype=torch.bool)
-    there = label != IGNORE
-    tokens[there], mask[there] = flat, real
+    tokens[at], mask[at] = flat, real
     return {"tokens": tokens, "mask": mask, "label": label}
+
+
+def habit(
+    rows: Rows, answers: Sequence[str], words: int = 2, least: float = 1e-3
+) -> Float[Tensor, "n Q A"]:
+    """Return ln p(answer | question) - ln p(answer | its first words), by counting.
+
+    ``words`` first words tell the kind, "what shape": what a kind's answers are, the
+    model has to learn; which of them a question mostly gets, it needn't. Probabilities
+    are raised by ``least``. Training beside a fixed blind model, which is dropped
+    later: Clark et al., 2019, arXiv 1909.03683; to subtract the kind is ours.
+    """
+    if not least > 0:
+        raise ValueError(f"least={least}: ln 0 has no value, so give more than 0")
+    asked = [*_asked(rows, answers)]
+    counts: dict[tuple, Tensor] = {}
+    for _, _, text, place in asked:
+        for key in _keys(text, words):
+            counts.setdefault(key, torch.zeros(len(answers)))[place] += 1
+    log = {key: (count / count.sum() + least).log() for key, count in counts.items()}
+    out = torch.zeros(len(rows), max(map(len, rows)), len(answers))
+    for i, j, text, _ in asked:
+        question, kind = _keys(text, words)
+        out[i, j] = log[question] - log[kind]
+    return out
+
+
+def _keys(text: str, words: int) -> tuple[tuple, tuple]:
+    """Return what counts as the same question, and as the same kind of question."""
+    all_ = tuple(text.lower().split())
+    return ("question", *all_), ("kind", *all_[:words])
+
+
+def _asked(rows: Rows, answers: Sequence[str]) -> Iterator[tuple[int, int, str, int]]:
+    """Yield picture, place in its row, question, and its answer's place in answers."""
+    place = {answer: i for i, answer in enumerate(answers)}
+    if len(place) < len(answers):
+        raise ValueError(f"{len(answers)} answers, {len(place)} different: each once")
+    if len(rows) == 0 or not all(map(len, rows)):
+        empty = [*map(len, rows)].index(0) if len(rows) > 0 else "0, for there is none"
+        raise ValueError(f"nothing is asked of picture {empty}")
+    for i, row in enumerate(rows):
+        for j, one in enumerate(row):
+            where = f"picture {i}, question {j}"
+            if not isinstance(one, Mapping) or not {"question", "answer"} <= {*one}:
+                raise ValueError(
+                    f"{where}: {one!r:.60} is no row, write for each picture "
+                    "[{'question': ..., 'answer': ...}, ...]"
+                )
+            if not one["question"].strip():
+                raise ValueError(f"{where}: the question is empty")
+            if one["answer"] not in place:
+                more = ", ..." if len(place) > 5 else ""
+                raise ValueError(
+                    f"{where}: the answer {one['answer']!r} is none of {len(place)} "
+                    f"known ones, {', '.join([*place][:5])}{more}"
+                )
+            yield i, j, one["question"], place[one["answer"]]
 
 
 @torch.no_grad()
 def predict(model: VQA, batch: Batch, size: int = 100) -> Int[Tensor, "n Q"]:
-    """Return the likeliest answer's place for every question of n pictures."""
+    """Return the likeliest answer's place for every question of n pictures.
+
+    ValueError for a picture that holds NaN: it would be answered all the same.
+    """
+    bad = (~batch["image"].isfinite().flatten(1).all(dim=1)).nonzero().flatten()
+    if len(bad) > 0:
+        raise ValueError(f"pictures {bad[:5].tolist()} hold NaN or infinite numbers")
     training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
