@@ -254,7 +254,7 @@ def test_the_explorer_of_11_answers_and_names_words_it_never_read(lab, page):
     assert "purple" in changed(page, explorer, first)[1]
     box.fill("  ")
     box.press("Enter")
-    explorer.get_by_text("there is nothing to encode").wait_for()
+    explorer.get_by_text("the question is empty").wait_for()
 
 
 def test_mmcourse_app_search_finds_and_finds_again(browser, tmp_path):
