@@ -226,7 +226,9 @@ def _keys(text: str, words: int) -> tuple[tuple, tuple]:
     return ("question", *all_), ("kind", *all_[:words])
 
 
-def _asked(rows: Rows, answers: Sequence[str]) -> Iterator[tuple[int, int, str, int]]:
+def _asked(
+    rows: Sequence, answers: Sequence[str]
+) -> Iterator[tuple[int, int, str, int]]:
     """Yield picture, place in its row, question, and its answer's place in answers."""
     place = {answer: i for i, answer in enumerate(answers)}
     if len(place) < len(answers):
