@@ -23,9 +23,7 @@ from mmcourse.multimodal import drop_modalities
 from mmcourse.speech import check_recording
 
 Batch = Mapping[str, Tensor]
-SCORES = tuple(
-    range(-4, 5)
-)  # what a rater may say: from most negative to most positive
+SCORES = tuple(range(-4, 5))  # what a rater may say, most negative to most positive
 
 # --- how it is said ---------------------------------------------------------------
 
