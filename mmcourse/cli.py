@@ -101,17 +101,15 @@ def _prepare(names: list[str]) -> None:
     """Build once what several notebooks wait for, so that none of them has to."""
     from mmcourse import datasets, generation
 
-    steps = {
-        "openmoji": datasets.openmoji,
-        "twemoji": datasets.twemoji,
-        "smollm2": generation.unpacked,
-    }
+    steps = {"openmoji": datasets.openmoji, "twemoji": datasets.twemoji}
+    steps |= {"smollm2": generation.unpacked}
     for name in names:
         if name in steps:
             steps[name]()
     if set(names) >= set(steps):  # all of them: what is made without an asset, too
         datasets.digits_seen_and_heard()  # of notebook 05
         datasets.digits_seen_and_heard(noise=0.4)  # of 06
+        datasets.sentiment_triples()  # of 12, whose tweets and faces are assets
 
 
 @app.command()

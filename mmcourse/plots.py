@@ -33,8 +33,11 @@ def show(figure: Figure | Axes, alt: str) -> None:
     display(picture(figure, alt), raw=True)
 
 
-def picture(figure: Figure | Axes, alt: str) -> dict[str, str]:
-    """Render a figure as the HTML image and the text that a notebook stores."""
+def picture(figure: Figure | Axes, alt: str, below: str = "") -> dict[str, str]:
+    """Render a figure as the HTML image and the text that a notebook stores.
+
+    ``below``: HTML that follows the image, such as a player's.
+    """
     if not alt.strip():
         raise ValueError("alt is empty: say in a sentence what the picture shows")
     figure = figure if isinstance(figure, Figure) else figure.get_figure(root=True)
@@ -46,7 +49,7 @@ def picture(figure: Figure | Axes, alt: str) -> dict[str, str]:
         f'<img alt="{escape(alt)}" style="max-width:100%" '
         f'src="data:image/png;base64,{data}">'
     )
-    return {"text/html": html, "text/plain": alt}
+    return {"text/html": html + below, "text/plain": alt}
 
 
 def axes(ax: Axes | None = None, width: float = 6.0, height: float = 3.5) -> Axes:

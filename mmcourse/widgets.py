@@ -12,18 +12,16 @@ from html import escape
 import ipywidgets
 import numpy as np
 from IPython.display import HTML, display
-from matplotlib.figure import Figure
 
 from mmcourse import plots
 
 
-def explorer(
-    draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.Widget
-) -> None:
+def explorer(draw: Callable[..., tuple], **controls: ipywidgets.Widget) -> None:
     """Show controls and, below them, what ``draw`` makes of their values.
 
-    ``draw(**values)`` returns a figure and its alternative text. It runs once now and
-    again whenever a control changes; a ValueError is shown in place of the picture.
+    ``draw(**values)`` returns a figure and its alternative text, and may return HTML
+    that goes below, such as a player's. It runs once now and again whenever a control
+    changes; a ValueError is shown in place of the picture.
     """
     display(ipywidgets.VBox([*controls.values()]))
     handle = display(_answer(draw, controls), raw=True, display_id=True)
@@ -36,9 +34,7 @@ def explorer(
         control.observe(redraw, names="value")
 
 
-def page(
-    draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.Widget
-) -> ipywidgets.VBox:
+def page(draw: Callable[..., tuple], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
     """Return an explorer as one widget: voila doesn't update an output of a cell."""
     shown = ipywidgets.HTML(_answer(draw, controls)["text/html"])
 

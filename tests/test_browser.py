@@ -257,6 +257,27 @@ def test_the_explorer_of_11_answers_and_names_words_it_never_read(lab, page):
     explorer.get_by_text("the question is empty").wait_for()
 
 
+def test_the_explorer_of_12_is_heard_and_seen_and_refuses_in_words(lab, page):
+    name = "12_sentiment.ipynb"
+    open_and_run(page, lab, name)
+    explorer = cell(page, name, "explorer")
+    first, player = picture(explorer), explorer.locator("audio").last
+    sound = player.get_attribute("src")
+    assert sound.startswith("data:audio/wav")
+    explorer.locator("select").last.select_option("smiling face with halo")
+    second = changed(page, explorer, first)
+    assert "smiling face with halo" in second[1]
+    assert explorer.locator("audio").last.get_attribute("src") == sound
+    box = explorer.locator("input[type=text]").first
+    box.fill("What a terrible day")
+    box.press("Enter")
+    assert "What a terrible day" in changed(page, explorer, first, second)[1]
+    assert explorer.locator("audio").last.get_attribute("src") != sound
+    box.fill("  ")
+    box.press("Enter")
+    explorer.get_by_text("the text to speak is empty").wait_for()
+
+
 def test_mmcourse_app_search_finds_and_finds_again(browser, tmp_path):
     """Voila's page asks the network for a font, in vain: the app works without."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})

@@ -262,8 +262,12 @@ def test_assets_prepares_what_notebooks_wait_for(monkeypatch):
         monkeypatch.setattr(
             datasets, name, lambda name=name, noise=0.6: done.append((name, noise))
         )
+    monkeypatch.setattr(datasets, "sentiment_triples", lambda: done.append("triples"))
     assert invoke("assets").exit_code == 0
-    assert done[-2:] == [("digits_seen_and_heard", n) for n in (0.6, 0.4)]
+    assert done[-3:] == [
+        *(("digits_seen_and_heard", n) for n in (0.6, 0.4)),
+        "triples",
+    ]
 
 
 def test_bench_prints_a_table_and_writes_json(tmp_path, monkeypatch):

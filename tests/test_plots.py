@@ -85,6 +85,12 @@ def test_a_picture_is_a_png_with_its_words_and_its_figure_is_closed():
     assert plt.get_fignums() == []
 
 
+def test_what_goes_below_a_picture_follows_it():
+    shown = plots.picture(plots.bars({"a": 1.0}, "x"), "words", "<audio></audio>")
+    assert re.fullmatch(r'<img alt="words".*"><audio></audio>', shown["text/html"])
+    assert shown["text/plain"] == "words"
+
+
 def test_the_same_figure_gives_the_same_picture():
     one, two = (plots.picture(plots.bars({"a": 1.0}, "x"), "words") for _ in range(2))
     assert one == two

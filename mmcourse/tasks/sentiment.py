@@ -167,6 +167,8 @@ class Sentiment(nn.Module):
     def here(self, batch: Batch) -> Bool[Tensor, "B M"]:
         """Say which modality each row has; refuse one that has none, and NaN."""
         given = {m: batch[m] for m in self.modalities if m in batch}
+        if not given:
+            raise ValueError(f"the batch has none of {self.modalities}: give one")
         rows = {m: len(x) for m, x in given.items()}
         if len(set(rows.values())) != 1:
             raise ValueError(f"rows of {self.modalities}: {rows}, not as many of each")
