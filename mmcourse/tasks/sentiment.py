@@ -30,7 +30,7 @@ SCORES = tuple(range(-4, 5))  # what a rater may say, most negative to most posi
 FRAME, HOP = 0.04, 0.01  # seconds
 LOWEST, HIGHEST = 55.0, 500.0  # Hz, of a speaker's pitch
 PERIODIC, QUIET = 0.75, 35.0  # a voice's least correlation; dB below the loudest frame
-DIP = 2.0  # dB between two syllables
+DIP = 1.0  # dB between two syllables
 PROSODY = ("pitch", "pitch range", "energy", "energy range", "rate", "voiced")
 
 
@@ -87,8 +87,9 @@ def prosody(audio: Float[Tensor, " T"], sample_rate: int) -> Float[Tensor, " 6"]
     Median pitch in semitones above 100 Hz, and its standard deviation, after a running
     median of 5 voiced frames and without those an octave off (errors of the tracker);
     mean energy in dB of full scale and its standard deviation, over what is at most 35
-    dB below the loudest frame; peaks of energy, about one a syllable, per second; share
-    of voiced frames. Without any, as in a whisper, the first two are 0.
+    dB below the loudest frame; peaks of energy near a voiced frame, about one a
+    syllable, per second; share of voiced frames. Without any, as in a whisper, pitch,
+    its range and the rate are 0.
     """
     x = frames(audio, sample_rate)
     f0 = _pitch(x, sample_rate)
@@ -102,10 +103,11 @@ def prosody(audio: Float[Tensor, " T"], sample_rate: int) -> Float[Tensor, " 6"]
     level = 10 * x.square().mean(dim=1).clamp(min=1e-9).log10()
     level = level.clamp(min=level.max() - QUIET)
     loud = level[level > level.max() - QUIET]
-    around = F.pad(level, (3, 3), value=level.min().item())
-    smooth = np.convolve(around.numpy(), np.full(5, 0.2))
-    peaks, _ = find_peaks(smooth, prominence=DIP, distance=round(0.1 / HOP))
-    rate = len(peaks) * sample_rate / len(audio)
+    around = F.pad(level, (1, 1), value=level.min().item())  # an edge can be a peak
+    smooth = np.convolve(around.numpy(), np.full(3, 1 / 3), "same")
+    peaks, _ = find_peaks(smooth, prominence=DIP, distance=round(0.06 / HOP))
+    near = F.max_pool1d((f0 > 0).float()[None], 5, stride=1, padding=2)[0]
+    rate = near[peaks - 1].sum() * sample_rate / len(audio)
     changes, energy = torch.std_mean(loud, correction=0)
     melody = tone.std(correction=0)
     return torch.tensor([middle, melody, energy, changes, rate, voiced])
