@@ -34,10 +34,11 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         from mmcourse.assets import AssetError
+        from mmcourse.device import DeviceError
         from mmcourse.notebooks import NotebookError
         from mmcourse.slides import SlidesError
 
-        known = AssetError | NotebookError | SlidesError | OSError
+        known = AssetError | DeviceError | NotebookError | SlidesError | OSError
         if (recipes := sys.modules.get("mmcourse.recipes")) is not None:
             known |= recipes.RecipeError
         if not isinstance(error, known):
@@ -243,8 +244,8 @@ def bench(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            help="foundations, attention, encoder, vit, generate, fusion, multimodal, "
-            "contrastive, memory."
+            help="foundations, attention, encoder, vit, generate, caption, fusion, "
+            "multimodal, contrastive, memory."
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
@@ -260,10 +261,7 @@ def bench(
     from mmcourse.device import describe, pick_device
     from mmcourse.notebooks import FOLDER, NotebookError
 
-    try:
-        where = pick_device(device)
-    except ValueError as error:
-        raise NotebookError(str(error)) from error
+    where = pick_device(device)
     wrong = [name for name in what or [] if name not in racing.RACES]
     if wrong:
         known = ", ".join(racing.RACES)

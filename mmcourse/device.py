@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 MIB = 2**20
 
 
+class DeviceError(ValueError):
+    """A device that isn't there, with the mend."""
+
+
 def pick_device(prefer: "str | torch.device | None" = None) -> "torch.device":
     """Return the fastest device there is, of cuda, mps and cpu, or the preferred one.
 
-    Raises ValueError where the preferred one isn't there.
+    Raises DeviceError where the preferred one isn't there.
     """
     import torch
 
@@ -42,7 +46,7 @@ def pick_device(prefer: "str | torch.device | None" = None) -> "torch.device":
     except RuntimeError:  # no such kind anywhere
         device = None
     if device is None or device.type not in names:
-        raise ValueError(
+        raise DeviceError(
             f"prefer={str(prefer)!r} is not on this machine: choose from "
             f"{', '.join(names)}, or run `mmcourse doctor` to see why it isn't found"
         )

@@ -82,6 +82,8 @@ def generate(
     if temperature == 0 and (top_k is not None or top_p is not None):
         cuts = f"top_k={top_k}, top_p={top_p}, temperature={temperature}"
         raise ValueError(f"{cuts}: top_k and top_p need temperature > 0")
+    if context_mask is not None and context_mask.all():
+        context_mask = None  # nothing is hidden: attention is faster without a mask
     if beams == 1:
         args = (tokens, steps, context, context_mask)
         return _by_token(model, *args, (temperature, top_k, top_p), stop)

@@ -349,10 +349,7 @@ def train_clip(
     """Do all that a recipe says and leave a model, its card and curves in a folder."""
     if processes < 1:
         raise RecipeError(f"processes={processes}: at least 1 does the work")
-    try:
-        pick_device(device)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
+    pick_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(recipe, folder)
     encoded(recipe, folder)

@@ -102,6 +102,25 @@ def test_the_races_run_and_both_sides_give_the_same_shape(name, monkeypatch):
     assert labels and all(len(set(s.values())) == 1 and len(s) == 2 for s in shapes)
 
 
+def test_both_captioners_write_as_many_tokens_and_are_of_one_size(monkeypatch):
+    seen = []
+
+    def race(name, ours, peers, device):
+        tokens = {"ours": ours(), **{who: run() for who, run in peers.items()}}
+        assert {x.shape[1] for x in tokens.values()} == {33}  # the start, and 32
+        (theirs,) = (run.func.__self__ for run in peers.values())
+        sizes = [
+            sum(p.numel() for p in model.parameters())
+            for model in (ours.func.__self__, theirs)
+        ]
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+        seen.append(name)
+        yield name
+
+    monkeypatch.setattr(components, "race", race)
+    assert list(components.captioning(torch.device("cpu"))) == seen and len(seen) == 2
+
+
 def test_tables_json_and_the_readme(tmp_path):
     taken = bench.Timing("import", 0.5, 0.1, 1.0)
     race = bench.Race("vit", "timm", 0.1, 0.2, 0.5, 0.45, 0.55, 10.0, 20.0)

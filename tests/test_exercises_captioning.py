@@ -415,7 +415,7 @@ PRECISIONS = {
     "each different n-gram counts once": shared(
         lambda k, others: any(others), lambda said: len({*said})
     ),
-    "a right n-gram counts once": shared(lambda k, others: any(others)),
+    "each right n-gram once": shared(lambda k, others: any(others)),
     "by the n-grams of all references": recalled(
         lambda others, m: sum(map(len, others))
     ),
@@ -484,7 +484,7 @@ HALLUCINATIONS = {
     "as often as it's said": lambda s, t: over(
         sum(thing not in b for a, b in zip(s, t, strict=True) for thing in a), number(s)
     ),
-    "as in sets": lambda s, t: over(wrong(as_sets(s), as_sets(t)), number(as_sets(s))),
+    "as sets do": lambda s, t: over(wrong(as_sets(s), as_sets(t)), number(as_sets(s))),
     "a wrong thing counts once": lambda s, t: over(
         sum(parts(s, t, lambda a, b: len({*a}.difference(b)))), number(s)
     ),

@@ -181,6 +181,9 @@ LISTS = {
         r[in_lists(q, r, c, x, n)] @ q
     ).argmax(),
     "every row is compared": lambda q, r, c, x, n: (r @ q).argmax(),
+    "count as 0": lambda q, r, c, x, n: torch.where(
+        torch.isin(x, near(q, c, n)), r @ q, 0.0
+    ).argmax(),
     "only one list": visiting(lambda q, c, n: near(q, c, 1)),
     "farthest": visiting(lambda q, c, n: near(-q, c, n)),
     "the first lists": visiting(lambda q, c, n: torch.arange(n)),

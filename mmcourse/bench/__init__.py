@@ -22,6 +22,7 @@ RACES = {
     "encoder": components.encoder,
     "vit": components.vit,
     "generate": components.generation,
+    "caption": components.captioning,
     "fusion": fusions.fusion,
     "multimodal": fusions.multimodal,
     "contrastive": contrastive.contrastive,

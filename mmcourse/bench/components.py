@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
-from mmcourse.bench.timing import Race, Timing, both_ways, race
+from mmcourse.bench.timing import Race, Timing, both_ways, hf_sizes, race
 
 if TYPE_CHECKING:
     import torch
@@ -30,17 +31,14 @@ def foundations(device: "torch.device | None" = None) -> Iterator[Timing]:
     from mmcourse import assets, datasets
 
     assets.path("openmoji")
-    before = os.environ.get("MMCOURSE_DATA")
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "assets").symlink_to(assets.root() / "assets")
-        os.environ["MMCOURSE_DATA"] = folder
-        try:
-            yield _time("openmoji(64) built", datasets.openmoji, bar=15.0, tries=1)
-            yield _time("openmoji(64) loaded", datasets.openmoji, bar=1.0)
-        finally:
-            os.environ.pop("MMCOURSE_DATA")
-            if before is not None:
-                os.environ["MMCOURSE_DATA"] = before
+    there = assets.root() / "assets"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, MMCOURSE_DATA=folder),
+    ):
+        (Path(folder) / "assets").symlink_to(there)
+        yield _time("openmoji(64) built", datasets.openmoji, bar=15.0, tries=1)
+        yield _time("openmoji(64) loaded", datasets.openmoji, bar=1.0)
 
 
 def attention(device: "torch.device") -> Iterator[Race]:
@@ -114,14 +112,8 @@ def _hf(ours):
     from transformers import ViTConfig, ViTForImageClassification
 
     c = ours.config
-    config = ViTConfig(
-        hidden_size=c.dim,
-        num_hidden_layers=c.depth,
-        num_attention_heads=c.heads,
-        intermediate_size=c.hidden,
-        num_labels=c.classes,
-        attn_implementation="sdpa",
-    )
+    sizes = hf_sizes(c.dim, c.depth, c.heads)
+    config = ViTConfig(num_labels=c.classes, attn_implementation="sdpa", **sizes)
     model = ViTForImageClassification(config).eval()
     model = model.to(next(ours.parameters()).device)
     return lambda x: model(x).logits
@@ -135,17 +127,8 @@ def generation(device: "torch.device") -> Iterator[Race]:
     from mmcourse.generation import generate
     from mmcourse.transformer import Decoder
 
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa",
-    )
+    sizes = hf_sizes(576, 30, 9) | {"intermediate_size": 1536, "vocab_size": 49152}
+    config = LlamaConfig(num_key_value_heads=3, tie_word_embeddings=True, **sizes)
     theirs = LlamaForCausalLM(config).eval().to(device)
     theirs.generation_config.update(eos_token_id=None, pad_token_id=0, do_sample=False)
     ours = Decoder.from_llama(theirs).to(device)
@@ -161,6 +144,35 @@ def generation(device: "torch.device") -> Iterator[Race]:
         runs = {"transformers": peer}
         mine = partial(generate, ours, prompt, 16)
         yield from race(name, mine, runs, device, rounds)
+
+
+def captioning(device: "torch.device") -> Iterator[Race]:
+    """Our captioner against transformers', greedy with a cache, of the same size."""
+    import torch
+    import transformers as hf
+
+    from mmcourse.tasks.captioning import Captioner
+    from mmcourse.transformer import DecoderConfig
+    from mmcourse.vit import ViT, ViTConfig
+
+    width, depth, heads, vocab, steps = 384, 6, 6, 8192, 32
+    config = hf.ViTConfig(**hf_sizes(width, depth, heads))
+    encoder = hf.ViTModel(config, add_pooling_layer=False)
+    sizes = {"n_embd": width, "n_layer": depth, "n_head": heads, "vocab_size": vocab}
+    config = hf.GPT2Config(n_positions=64, add_cross_attention=True, **sizes)
+    decoder = hf.GPT2LMHeadModel(config)
+    theirs = hf.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    theirs = theirs.eval().to(device)
+    free = {"eos_token_id": None, "pad_token_id": 0, "do_sample": False}
+    theirs.generation_config.update(decoder_start_token_id=1, **free)
+    sizes = {"dim": width, "depth": depth, "heads": heads}
+    config = DecoderConfig(vocab, 64, cross=True, **sizes)
+    ours = Captioner(ViT(ViTConfig(**sizes)), width, config).eval().to(device)
+    for batch in (1, 16):
+        image = torch.randn(batch, 3, 224, 224, device=device)
+        runs = {"transformers": partial(theirs.generate, image, max_new_tokens=steps)}
+        mine = partial(ours.write, image, steps)
+        yield from race(f"caption, {steps} tokens, batch {batch}", mine, runs, device)
 
 
 def _time(name: str, run: Callable, bar: float, tries: int = TRIES) -> Timing:

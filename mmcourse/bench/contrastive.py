@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcourse.bench.timing import Memory, Race, peak_of, race
+from mmcourse.bench.timing import Memory, Race, hf_sizes, peak_of, race
 from mmcourse.dual_encoder import DualEncoder
 from mmcourse.large_batch import chunked_info_nce
 from mmcourse.losses import info_nce
@@ -51,39 +51,27 @@ def racers(
     hf = _transformers(image, text, pixels).to(device).train()
     ours = DualEncoder.from_hf(hf).to(device).train()
     other = _open_clip(image, text, pixels).to(device).train()
+    from open_clip.loss import ClipLoss
+
     batch = {"image": pictures, "tokens": tokens}
     theirs = {"pixel_values": pictures, "input_ids": tokens, "return_loss": True}
     return {
         "ours": (ours, lambda: ours.loss(*ours(batch))),
         "transformers": (hf, lambda: hf(**theirs).loss),
-        "open_clip": (other, lambda: _open_clips_loss(other(pictures, tokens))),
+        "open_clip": (other, lambda: ClipLoss()(*other(pictures, tokens)[:3])),
     }
-
-
-def _open_clips_loss(out: tuple) -> Tensor:
-    from open_clip.loss import ClipLoss
-
-    return ClipLoss()(*out[:3])
 
 
 def _transformers(image: Sequence[int], text: Sequence[int], pixels: int) -> nn.Module:
     from transformers import CLIPConfig, CLIPModel
 
-    def stack(width: int, depth: int, heads: int) -> dict:
-        return {
-            "hidden_size": width,
-            "num_hidden_layers": depth,
-            "num_attention_heads": heads,
-            "intermediate_size": 4 * width,
-            "hidden_act": "gelu",
-        }
-
     config = CLIPConfig(
         projection_dim=SPACE,
-        vision_config=stack(*image[:3])
-        | {"image_size": pixels, "patch_size": image[3]},
-        text_config=stack(*text[:3])
+        vision_config=hf_sizes(*image[:3])
+        | {"image_size": pixels, "patch_size": image[3], "hidden_act": "gelu"},
+        text_config=hf_sizes(*text[:3])
         | {
+            "hidden_act": "gelu",
             "max_position_embeddings": text[3],
             "vocab_size": text[4],
             "bos_token_id": None,

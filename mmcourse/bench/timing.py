@@ -153,3 +153,13 @@ def both_ways(
         runs = {who: way(f) for who, f in modules.items()}
         ours = runs.pop("ours")
         yield from race(f"{name}, {label}", ours, runs, device, rounds)
+
+
+def hf_sizes(width: int, depth: int, heads: int) -> dict[str, int]:
+    """Name a transformer's sizes as transformers does, four times as wide inside."""
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+    }

@@ -320,7 +320,7 @@ CLIPPED_PRECISION = Exercise(
             lambda found, texts: len(found.keys() & _most(texts).keys()),
             lambda found, texts: len(found),
         ),
-        "a right n-gram counts once: it is right as often as a reference has it": (
+        "you count each right n-gram once: it's right as often as a reference has it": (
             _counted(lambda found, texts: len(found.keys() & _most(texts).keys()))
         ),
         "you divide by the n-grams of all references, which is a recall: by those of "
@@ -461,10 +461,9 @@ HALLUCINATED = Exercise(
         "this is the share that is right: one minus it": _each(
             lambda s, t: len(s) - _wrong(s, t)
         ),
-        "a thing that is there once is right as often as it's said: only once": _each(
-            _absent
-        ),
-        "repeats don't count, as in sets: what is said twice counts twice": (
+        "you count a thing that is there as right as often as it's said: it is so as "
+        "often as it's there": _each(_absent),
+        "you drop repeats, as sets do: what is said twice counts twice": (
             lambda said, there: _hallucinated(
                 [sorted(set(s)) for s in said], [sorted(set(t)) for t in there]
             )
@@ -493,14 +492,14 @@ QUESTIONS = (
         "The picture shows a large red circle, and the only reference says so: 'a "
         "large red circle'. One captioner has a word wrong, 'a large red square'. "
         "Another says it in its own words, 'there is one big round red shape'. Which "
-        "gets the higher BLEU?",
+        "gets the higher BLEU-2?",
         {
-            "the wrong one": "Three of its four words are right, in the right order. "
+            "the wrong one": "Three of its four words are right, two of three pairs. "
             "BLEU compares words, and doesn't know which of them matters.",
             "the paraphrase": "It is true, and shares one word with the reference. For "
             "BLEU, 'big' is no nearer to 'large' than 'square' is to 'circle'.",
-            "both the same": "Unsmoothed BLEU-4 is 0 for both: neither has four words "
-            "in a row right. But count words and pairs of them: they differ a lot.",
+            "both the same": "BLEU-4 without smoothing is 0 for both: neither has "
+            "four words in a row right. Count words and pairs of them: they differ.",
             "neither can be scored": "BLEU needs a text and one reference, no more. "
             "That the number is no good here doesn't stop it from being computed.",
         },

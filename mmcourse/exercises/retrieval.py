@@ -206,6 +206,13 @@ VISIT_LISTS = Exercise(
             torch.tensor([0, 1, 1, 1, 0, 0]),
             2,
         ),
+        (  # the products of the visited rows are all negative: -0.5, -1, -0.9
+            F.normalize(torch.tensor([0.3, -1.0]), dim=0),
+            _ROUND,
+            torch.tensor([[0.0, 1.0], [0.0, -1.0]]),
+            torch.tensor([0, 1, 1, 1, 0, 0]),
+            1,
+        ),
     ),
     properties={
         "with all lists visited the best of all rows is found": lambda f: (
@@ -222,6 +229,10 @@ VISIT_LISTS = Exercise(
         "every row is compared: only those of the visited lists": (
             lambda q, rows, c, lists, n: (rows @ q).argmax()
         ),
+        "rows that aren't visited count as 0, which beats a negative product: leave "
+        "them out, or set theirs to -inf": lambda q, rows, c, lists, n: (
+            (rows @ q) * torch.isin(lists, (c @ q).topk(n).indices)
+        ).argmax(),
         "only one list is visited: visit `probe` of them": (
             lambda q, rows, c, lists, n: _visit_lists(q, rows, c, lists, 1)
         ),
