@@ -239,6 +239,28 @@ def train_clip(
     typer.echo(f"the model, its card and curves are in {folder}")
 
 
+@training.command("vqa")
+def train_vqa(
+    out: Annotated[
+        Path | None, typer.Option(help="The model's folder; data/checkpoints if none.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(help="How many are drawn.")] = 12_000,
+    epochs: Annotated[int, typer.Option(help="Times through them.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of scenes, weights and order.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+) -> None:
+    """Train what answers questions about scenes, unseen combinations among them."""
+    from mmcourse import assets, vqa_recipe
+
+    recipe = vqa_recipe.VqaRecipe(scenes, epochs, seed=seed)
+    folder = assets.root() / "checkpoints" / "vqa-scenes" if out is None else out
+    found = vqa_recipe.train_vqa(recipe, folder, device)
+    _print(
+        _table("answered right", "", rows=[(k, f"{v:.3f}") for k, v in found.items()])
+    )
+    typer.echo(f"the model and its card are in {folder}")
+
+
 @app.command()
 def bench(
     what: Annotated[

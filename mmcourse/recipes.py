@@ -351,7 +351,7 @@ def train_clip(
         raise RecipeError(f"processes={processes}: at least 1 does the work")
     pick_device(device)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(recipe, folder)
+    claim(recipe, folder)
     encoded(recipe, folder)
     if processes == 1:
         train(folder, device)
@@ -367,7 +367,8 @@ def train_clip(
     return json.loads((folder / "metrics.json").read_text("utf-8"))
 
 
-def _claim(recipe: ClipRecipe, folder: Path) -> None:
+def claim(recipe, folder: Path) -> None:
+    """Write a recipe, a dataclass, into its folder; refuse one that has another's."""
     path = folder / "recipe.json"
     settings = json.dumps(asdict(recipe), indent=2)
     if path.exists() and path.read_text("utf-8") != settings:

@@ -7,7 +7,7 @@ from torch import nn
 from mmcourse.encoders import ConvEncoder, TextEncoder, TextEncoderConfig
 from mmcourse.fusion import FiLM
 from mmcourse.tasks import vqa
-from mmcourse.tasks.vqa import VQA, Asking, BagOfWords, Product, Whole
+from mmcourse.tasks.vqa import VQA, Asking, BagOfWords, Modulated, Product, Whole
 from mmcourse.tokenizers import WordTokenizer
 from mmcourse.training import TrainConfig, batches, fit
 
@@ -32,7 +32,18 @@ def attending(dim=16):
     return VQA(image, text, Asking(dim, 2, depth=1), nn.Linear(dim, len(ANSWERS)))
 
 
-MODELS = {"product": late, "film": lambda: late(FiLM), "attending": attending}
+def modulated(dim=16):
+    model = attending(dim)
+    model.fusion = Modulated(dim, 2, depth=1)
+    return model
+
+
+MODELS = {
+    "product": late,
+    "film": lambda: late(FiLM),
+    "attending": attending,
+    "modulated": modulated,
+}
 each = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 
 
@@ -281,3 +292,24 @@ def test_a_mask_of_another_length_is_refused():
 def test_blanks_and_capitals_make_no_other_habit():
     rows = [asked(("is it red?", "yes")), asked(("Is  it red? ", "no"))]
     assert vqa.habit(rows, ANSWERS).abs().max() < 1e-6
+
+
+def test_modulated_is_films_formula_where_there_is_one_place_and_no_block():
+    torch.manual_seed(0)
+    fusion = Modulated(4, 2, depth=0)
+    seen, words = torch.randn(2, 1, 4), torch.randn(2, 3, 1, 4)
+    real = torch.ones(2, 1).bool(), torch.ones(2, 3, 1).bool()
+    gamma, beta = fusion.film(words[:, :, 0]).chunk(2, -1)
+    due = fusion.norm(torch.relu((1 + gamma) * seen + beta))
+    assert torch.allclose(fusion(seen, real[0], words, real[1]), due, atol=1e-6)
+
+
+def test_modulated_takes_no_notice_of_places_and_words_that_are_padding():
+    torch.manual_seed(0)
+    fusion = Modulated(8, 2).eval()
+    seen, words = torch.randn(2, 5, 8), torch.randn(2, 3, 4, 8)
+    places = torch.arange(5) < torch.tensor([[5], [3]])
+    mask = (torch.arange(4) < 2).expand(2, 3, 4)
+    told = fusion(seen, places, words, mask)
+    seen[1, 3:], words[:, :, 2:] = 9.0, -9.0
+    assert torch.allclose(fusion(seen, places, words, mask), told, atol=1e-5)

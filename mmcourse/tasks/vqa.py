@@ -99,12 +99,47 @@ class Asking(nn.Module):
         return rearrange(mean_pool(self.norm(x), real), "(b q) d -> b q d", q=q)
 
 
+class Modulated(nn.Module):
+    """The question scales and shifts each place of the picture; then places meet.
+
+    relu((1 + gamma) v + beta) at every place, gamma and beta linear in the question's
+    mean word: FiLM, Perez et al., 2018, arXiv 1709.07871. Then blocks of self-attention
+    over the places, so that things can be counted and compared, and their mean.
+    """
+
+    def __init__(self, dim: int, heads: int = 4, depth: int = 2):
+        super().__init__()
+        self.film = nn.Linear(dim, 2 * dim)
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        seen: Float[Tensor, "B K D"],
+        seen_mask: Bool[Tensor, "B K"],
+        words: Float[Tensor, "B Q L D"],
+        mask: Bool[Tensor, "B Q L"],
+    ) -> Float[Tensor, "B Q D"]:
+        """Look at the picture once for each question, as the question has it."""
+        q = words.shape[1]
+        asked = mean_pool(words.flatten(0, 1), mask.flatten(0, 1))
+        change = rearrange(self.film(asked), "(b q) d -> b q 1 d", q=q)
+        gamma, beta = change.chunk(2, dim=-1)
+        x = torch.relu((1 + gamma) * seen[:, None] + beta).flatten(0, 1)
+        real = repeat(seen_mask, "b k -> (b q) k", q=q)
+        shown = None if real.all() else real  # attention is faster without a mask
+        for block in self.blocks:
+            x = block(x, shown)
+        return rearrange(mean_pool(self.norm(x), real), "(b q) d -> b q d", q=q)
+
+
 class VQA(nn.Module):
     """Encoders of pictures and of questions, what joins them, and a head of answers.
 
     ``fusion`` is a feature-level one of ``mmcourse.fusion``, which gets one vector of
-    each, or ``Asking``. A batch holds ``image`` (B, ...), and Q questions about each:
-    ``tokens`` (B, Q, L) with their ``mask``. Each picture is encoded once.
+    each, or ``Asking`` or ``Modulated``. A batch holds ``image`` (B, ...), and Q
+    questions about each: ``tokens`` (B, Q, L) with their ``mask``. Each picture is
+    encoded once.
     """
 
     def __init__(
@@ -140,7 +175,7 @@ class VQA(nn.Module):
         mask = mask | (first & ~mask.any(dim=2, keepdim=True))
         q = tokens.shape[1]
         words = self.text(tokens.flatten(0, 1), mask.flatten(0, 1))
-        if isinstance(self.fusion, Asking):
+        if not isinstance(self.fusion, VectorFusion):
             words = (rearrange(x, "(b q) ... -> b q ...", q=q) for x in words)
             return self.head(self.fusion(seen, seen_mask, *words))
         picture = repeat(self.image.pool(seen, seen_mask), "b d -> (b q) d", q=q)
