@@ -244,8 +244,8 @@ def train_vqa(
     out: Annotated[
         Path | None, typer.Option(help="The model's folder; data/checkpoints if none.")
     ] = None,
-    scenes: Annotated[int, typer.Option(help="How many are drawn.")] = 12_000,
-    epochs: Annotated[int, typer.Option(help="Times through them.")] = 3,
+    scenes: Annotated[int, typer.Option(help="How many are drawn.")] = 20_000,
+    epochs: Annotated[int, typer.Option(help="Times through them.")] = 4,
     seed: Annotated[int, typer.Option(help="Of scenes, weights and order.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
 ) -> None:

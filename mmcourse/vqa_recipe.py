@@ -35,8 +35,8 @@ TESTS = {"test": "unseen scenes", "held_out": "unseen pairs"}
 class VqaRecipe:
     """How many scenes are drawn, how long is learnt, and how large the model is."""
 
-    scenes: int = 12_000
-    epochs: int = 3
+    scenes: int = 20_000
+    epochs: int = 4
     batch: int = 32
     lr: float = 2e-3
     dim: int = 64
