@@ -166,6 +166,11 @@ def check_recording(audio: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
     peak = audio.abs().max().item()
     if peak < SILENT:
         raise ValueError(f"the recording is silent (peak {peak:.1g}): speak louder")
+    if peak > LOUDEST:
+        raise ValueError(
+            f"samples reach {peak:.3g}: divide by the largest value of their type, so "
+            "that they lie in [-1, 1]"
+        )
     cut = (audio.abs() >= 0.999 * max(peak, 1.0)).float().mean().item()
     if cut > CLIPPED:
         raise ValueError(
@@ -176,6 +181,7 @@ def check_recording(audio: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
 
 
 SILENT, CLIPPED = 1e-3, 0.01  # of full scale; the share of samples at its limit
+LOUDEST = 8.0  # of full scale: above it, samples are whole numbers written as floats
 
 
 @cache

@@ -1,10 +1,12 @@
 """What the tests of the exercises share: right answers pass, mistakes are told."""
 
+import copy
 from collections.abc import Callable
+from itertools import combinations
 
 import pytest
 
-from mmcourse.exercises import check
+from mmcourse.exercises import check, engine
 from mmcourse.exercises.engine import Exercise
 
 
@@ -41,3 +43,15 @@ def assert_refused(exercise: Exercise, *changes: Callable) -> None:
     for change in changes:
         report = check(exercise.id, lambda *a, c=change: c(exercise.reference(*a)))
         assert report.status == "incorrect", report
+
+
+def assert_told_apart(exercise: Exercise) -> None:
+    """The fixed inputs alone tell the right answer and all mistakes from each other."""
+    answers = {"right": exercise.reference, **exercise.mistakes}
+    given = {
+        name: [answer(*copy.deepcopy(a)) for a in exercise.fixed]
+        for name, answer in answers.items()
+    }
+    for a, b in combinations(given, 2):
+        same = map(engine._same, given[a], given[b])
+        assert not all(same), f"{a} | {b}"

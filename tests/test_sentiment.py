@@ -137,6 +137,7 @@ def test_the_rate_counts_about_one_peak_a_syllable_and_follows_the_pace():
         (tone(200.0)[:100], "100 samples at 8000 Hz: record at least 0.04 s"),
         (torch.full((8000,), torch.nan), "NaN"),
         (tone(200.0).sign(), "clipped"),
+        (30_000 * tone(200.0), "divide by the largest value of their type"),
         (torch.zeros(0), "is needed"),
     ],
 )
@@ -149,6 +150,13 @@ def test_what_cannot_be_heard_is_refused(audio, why):
 def test_too_few_samples_a_second_are_refused():
     with pytest.raises(ValueError, match="sample_rate=100"):
         pitch(tone(200.0), 100)
+    with pytest.raises(ValueError, match="sample_rate=nan"):
+        sentiment.frames.__wrapped__(tone(200.0), float("nan"))
+
+
+def test_what_is_no_tensor_is_named():
+    with pytest.raises(ValueError, match="audio is a ndarray: make it a tensor"):
+        sentiment.frames.__wrapped__(tone(200.0).numpy(), 8000)
 
 
 # --- raters, and the model --------------------------------------------------------
@@ -262,7 +270,11 @@ def test_modalities_are_dropped_in_training_only():
     "changes, why",
     [
         ({"voice": torch.full((6, 6), torch.nan)}, "voice holds NaN"),
-        ({"voice": torch.zeros(5, 6)}, "'voice': 5"),
+        ({"voice": torch.zeros(5, 6)}, r"'voice' is \(5, 6\)"),
+        ({"voice": torch.zeros(6, 5)}, r"'voice' is \(6, 5\).*\(6, 6\) of floats"),
+        ({"voice": torch.zeros(6, 6).long()}, "of torch.int64"),
+        ({"present": torch.ones(6, 1, dtype=torch.bool)}, r"present is \(6, 1\)"),
+        ({"present": torch.ones(6, 3)}, "present is .* of torch.float32"),
         ({"present": torch.zeros(6, 3, dtype=torch.bool)}, "row 0 has none of"),
     ],
 )
@@ -271,6 +283,23 @@ def test_batches_of_no_sense_are_refused(changes, why):
         model()(rows(6) | changes)
     with pytest.raises(ValueError, match="the batch has none of"):
         model()({"histogram": rows(6)["histogram"]})
+
+
+@pytest.mark.parametrize(
+    "wanted", [torch.ones(6, 9), torch.zeros(6, 9), torch.full((6, 9), torch.nan)]
+)
+def test_labels_that_are_no_shares_are_refused(wanted):
+    with pytest.raises(ValueError, match="the nine shares of its raters"):
+        sentiment.loss(model(), rows(6) | {"histogram": wanted})
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"drop": 1.0}, {"drop": float("nan")}, {"dims": {}}, {"dims": {"present": 2}}],
+)
+def test_models_of_no_sense_are_refused(how):
+    with pytest.raises(ValueError, match="name at least one modality"):
+        Sentiment(**({"dims": DIMS} | how))
 
 
 # --- shares -----------------------------------------------------------------------
@@ -319,5 +348,7 @@ def test_a_subset_that_is_missing_is_named(gap):
     del value[gap]
     with pytest.raises(ValueError, match="give all 8 subsets"):
         shapley(value)
-    with pytest.raises(ValueError, match="value lacks"):
+    with pytest.raises(ValueError, match="value lacks a name"):
         shapley({frozenset(): 0.0})
+    with pytest.raises(ValueError, match="value holds NaN"):
+        shapley({frozenset(): 0.0, frozenset("a"): float("nan")})

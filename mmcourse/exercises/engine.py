@@ -290,7 +290,7 @@ def _compare_form(given: str, got, due) -> None:
     if got is None:
         raise _Wrong("it returns None: is there a `return` missing?")
     if isinstance(due, str | list | tuple | dict):
-        if type(got) is not type(due):
+        if not isinstance(got, type(due)):
             have, want = type(got).__name__, type(due).__name__
             raise _Wrong(f"it returns {have}, {want} was due")
         if isinstance(due, tuple):

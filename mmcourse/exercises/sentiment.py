@@ -138,7 +138,6 @@ AUTOCORRELATION = Exercise(
         "a frame that repeats itself after t samples has 1 there, however loud": (
             lambda f: _near(f(torch.cat([STEPS[:3], 3 * STEPS[:3]]), 3), 1)
         ),
-        "with a lag of 0 it is 1": lambda f: _near(f(STEPS, 0), 1),
     },
     mistakes={
         "this is the sum of products: divide by the root of both energies": _product,
@@ -162,6 +161,7 @@ AUTOCORRELATION = Exercise(
         ),
         "your frame goes on at its beginning (roll): drop what has no partner": _around,
         "your lag is one too long": lambda x, lag: _autocorrelation(x, lag + 1),
+        "your lag is one too short": lambda x, lag: _autocorrelation(x, lag - 1),
         "this is Pearson's r: subtract no means, the frame's is 0 already": _centred,
         "you keep the sign away: where the sound is turned round, r is negative": (
             lambda x, lag: abs(_autocorrelation(x, lag))
@@ -340,8 +340,8 @@ SHAPLEY_SHARES = Exercise(
         ),
     },
     mistakes={
-        "this is what is lost when one leaves all of them: average over all orders in "
-        "which they may come": _each(_last),
+        "this is what is lost when one is taken away from all: average over all orders "
+        "in which they may come": _each(_last),
         "this is what each reaches alone: average over all orders in which they may "
         "come": _each(lambda value, who: _added(value, frozenset(), who)),
         "this is v of each alone, v(none) not taken off, and one order only": _each(
@@ -390,8 +390,9 @@ QUESTIONS = (
             "the label has changed its sign, and the model can't know.",
             "about 1: it knows nothing and says 0": "It doesn't know that it knows "
             "nothing. These are words whose feeling is clear, and it says so.",
-            "more than 2": "It says +2 where the label is -2: worse than saying 0. A "
-            "modality that is sure and wrong costs more than one that is missing.",
+            "more than 2": "It says more than +1 where the label is about -2, which "
+            "is worse than saying 0. A modality that is sure and wrong costs more "
+            "than a missing one.",
         },
         right=2,
     ),

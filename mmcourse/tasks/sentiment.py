@@ -1,14 +1,14 @@
 """How glad or sad is it? What words, a voice and a face say, and who is heard.
 
-Pitch by the normalised autocorrelation of Boersma, 1993 (Praat's), syllables as peaks
-of energy, de Jong and Wempe, 2009; a prediction of how raters spread, not only of their
+Pitch by normalised cross-correlation, Talkin, 1995 (RAPT), syllables as peaks of
+energy, de Jong and Wempe, 2009; a prediction of how raters spread, not only of their
 mean; each modality's share in it by Shapley, 1953, as SHAPE does, Hu et al., 2022,
 arXiv 2205.00302. Taught in 12_sentiment.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
-from math import factorial
+from itertools import combinations, islice
+from math import factorial, isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,10 @@ def frames(audio: Float[Tensor, " T"], sample_rate: int) -> Float[Tensor, "F W"]
 
     ValueError where there is nothing to hear or less than a frame, and below 4 kHz.
     """
-    if sample_rate < 4000:
+    if not isinstance(audio, Tensor):
+        kind = type(audio).__name__
+        raise ValueError(f"audio is a {kind}: make it a tensor, torch.from_numpy(x)")
+    if not sample_rate >= 4000:  # NaN as well
         raise ValueError(f"sample_rate={sample_rate}: pitch needs 4000 Hz or more")
     width = round(FRAME * sample_rate)
     if len(check_recording(audio)) < width:
@@ -47,7 +50,7 @@ def frames(audio: Float[Tensor, " T"], sample_rate: int) -> Float[Tensor, "F W"]
             f"{len(audio)} samples at {sample_rate} Hz: record at least {FRAME} s, "
             f"which are {width}"
         )
-    cut = audio.unfold(0, width, round(HOP * sample_rate))
+    cut = audio.detach().float().unfold(0, width, round(HOP * sample_rate))
     return cut - cut.mean(dim=1, keepdim=True)
 
 
@@ -118,10 +121,11 @@ def prosody(audio: Float[Tensor, " T"], sample_rate: int) -> Float[Tensor, " 6"]
 
 def histogram(ratings: Sequence[int]) -> Float[Tensor, " 9"]:
     """Return the share of the raters who gave each score from -4 to 4: a soft label."""
-    given = torch.as_tensor(ratings)
-    if given.ndim != 1 or len(given) == 0 or not set(given.tolist()) <= set(SCORES):
+    given = [*ratings]
+    if len(given) == 0 or not set(given) <= set(SCORES):
         raise ValueError(f"ratings={ratings!r:.50}: give whole scores from -4 to 4")
-    return torch.bincount(given.long() + 4, minlength=len(SCORES)) / len(given)
+    places = torch.tensor(given).long() + 4
+    return torch.bincount(places, minlength=len(SCORES)) / len(given)
 
 
 class Sentiment(nn.Module):
@@ -143,7 +147,12 @@ class Sentiment(nn.Module):
         drop: float = 0.0,
     ):
         super().__init__()
-        self.modalities, self.drop = tuple(dims), drop
+        if len(dims) == 0 or "present" in dims or not 0 <= drop < 1:
+            raise ValueError(
+                f"dims={dict(dims)}, drop={drop}: name at least one modality, none of "
+                "them 'present', and drop a share from 0 to below 1"
+            )
+        self.dims, self.modalities, self.drop = dict(dims), tuple(dims), drop
         self.project = nn.ModuleDict()
         for m, width in dims.items():
             layers = nn.Linear(width, dim), nn.LayerNorm(dim), nn.ReLU()
@@ -167,14 +176,26 @@ class Sentiment(nn.Module):
         return self.head(self.fusion(features, real))
 
     def here(self, batch: Batch) -> Bool[Tensor, "B M"]:
-        """Say which modality each row has; refuse one that has none, and NaN."""
+        """Say which modality each row has; refuse rows that have none or hold NaN."""
         given = {m: batch[m] for m in self.modalities if m in batch}
         if not given:
             raise ValueError(f"the batch has none of {self.modalities}: give one")
-        rows = {m: len(x) for m, x in given.items()}
-        if len(set(rows.values())) != 1:
-            raise ValueError(f"rows of {self.modalities}: {rows}, not as many of each")
         x = next(iter(given.values()))
+        for m, values in given.items():
+            due = (len(x), self.dims[m])
+            if values.shape != due or not values.is_floating_point():
+                raise ValueError(
+                    f"{m!r} is {tuple(values.shape)} of {values.dtype}: {due} of "
+                    "floats are needed, a row for each item, as many of each modality"
+                )
+        real = batch.get("present")
+        if real is not None and (
+            real.shape != (len(x), len(self.modalities)) or real.dtype != torch.bool
+        ):
+            raise ValueError(
+                f"present is {tuple(real.shape)} of {real.dtype}: a True or False for "
+                f"each row and each of {self.modalities} is needed"
+            )
         here = x.new_tensor([m in given for m in self.modalities], dtype=torch.bool)
         here = here & batch.get("present", here.expand(len(x), -1))
         if not here.any(dim=1).all():
@@ -182,7 +203,9 @@ class Sentiment(nn.Module):
             raise ValueError(f"row {row} has none of {self.modalities}: leave it out")
         for m, there in zip(self.modalities, here.unbind(dim=1), strict=True):
             if m in given and not given[m][there].isfinite().all():
-                raise ValueError(f"{m} holds NaN: mend it, or set present to False")
+                raise ValueError(
+                    f"{m} holds NaN or infinity: mend it, or set present to False"
+                )
         return here
 
 
@@ -193,8 +216,17 @@ def loss(model: Sentiment, batch: Batch) -> Float[Tensor, ""]:
     first takes 4 for as far from 3 as from -4; the second knows how far it is.
     """
     logits, wanted = model(batch), batch["histogram"]
+    if wanted.shape != logits.shape or not _shares(wanted):
+        raise ValueError(
+            f"histogram {tuple(wanted.shape)}: for each of {len(logits)} rows the nine "
+            "shares of its raters, which sum to 1; `histogram(ratings)` makes them"
+        )
     off = _mean(logits.softmax(dim=-1)) - _mean(wanted)
     return F.cross_entropy(logits, wanted) + off.square().mean()
+
+
+def _shares(x: Tensor) -> bool:
+    return bool((x >= 0).all() and ((x.sum(dim=1) - 1).abs() < 1e-3).all())  # no NaN
 
 
 def _mean(p: Float[Tensor, "B 9"]) -> Float[Tensor, " B"]:
@@ -237,17 +269,19 @@ def shapley(value: Mapping[frozenset[str], float]) -> dict[str, float]:
     """
     everyone = sorted(frozenset().union(*value))
     m = len(everyone)
-    subsets = [frozenset(s) for k in range(m + 1) for s in combinations(everyone, k)]
-    missing = [sorted(s) for s in subsets if s not in value]
+    every = (frozenset(s) for k in range(m + 1) for s in combinations(everyone, k))
+    missing = [sorted(s) for s in islice((s for s in every if s not in value), 3)]
     if m == 0 or missing:
         raise ValueError(
-            f"value lacks {missing[:3]}: give all {len(subsets)} subsets of "
+            f"value lacks {missing or 'a name'}: give all {2**m} subsets of "
             f"{everyone}, the empty one too"
         )
+    if not all(isfinite(v) for v in value.values()):
+        raise ValueError(f"value holds NaN or infinity: {dict(value)!r:.80}")
     weight = [factorial(k) * factorial(m - k - 1) / factorial(m) for k in range(m)]
     shares = dict.fromkeys(everyone, 0.0)
     for who in shares:
-        for s in subsets:
+        for s in value:
             if who not in s:
                 shares[who] += weight[len(s)] * (value[s | {who}] - value[s])
     return shares

@@ -70,18 +70,16 @@ def sentiment_pitch() -> Figure:
 
 @figure
 def sentiment_tones() -> Figure:
-    """Three tones of the same words: log-mel spectrograms and pitch."""
+    """Three tones of the same words: pitch over time."""
     b = book()
     drawn, axes = plt.subplots(1, 3, figsize=(11.4, 4.0))
     for ax, (tone, audio) in zip(axes, b.said.items(), strict=True):
-        mel = b.log_mel(audio[None], b.RATE, n_fft=320, hop=80, mels=40)[0]
-        seconds = len(audio) / b.RATE
-        extent = (0, seconds, 0, 600)
-        ax.imshow(mel, origin="lower", aspect="auto", extent=extent, alpha=0.55)
         f0 = b.sentiment.pitch(audio, b.RATE)
         time = 0.02 + 0.01 * torch.arange(len(f0))
         ax.plot(time[f0 > 0], f0[f0 > 0], "o", color=WARM, markersize=5)
+        seconds = len(audio) / b.RATE
         ax.set(title=tone, xlabel="seconds", yticks=[], xticks=[0, 1])
+        ax.set(xlim=(0, seconds), ylim=(0, 600))
     axes[0].set(ylabel="pitch (Hz)", yticks=[0, 200, 400, 600])
     return drawn
 
@@ -93,9 +91,10 @@ def sentiment_faces() -> Figure:
     drawn, ax = canvas(11.4, 2.9)
     for k, i in enumerate(b.order[::-1]):
         x = 0.2 + 1.6 * k
-        put(ax, b.new[b.names[i]], x, 0.95, 1.4)
-        said = f"{b.read_as[i]:+.2f}".replace("-", "\u2212")
-        ax.text(x + 0.7, 0.5, said, ha="center", va="center")
+        put(ax, b.new[b.names[i]], x, 1.05, 1.4)
+        for y, said in zip((0.65, 0.2), b.titles[-1 - k].split("\n"), strict=True):
+            said = said.replace("-", "\u2212")
+            ax.text(x + 0.7, y, said, ha="center", va="center", fontsize=16)
     return drawn
 
 
@@ -105,7 +104,7 @@ def sentiment_errors() -> Figure:
     b = book()
     drawn, ax = plt.subplots(figsize=(11.4, 4.8))
     each = (
-        ("reader, as it is", GREY, "reader as it is"),
+        ("text model as it is", GREY, "text model as it is"),
         ("words", ACCENT, "words alone"),
         ("Gated", WARM, "fused"),
     )
