@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,21 +112,17 @@ def train_vqa(
         folder=folder,
         save_every=50,
     )
-    measure = partial(_accuracies, rows=rows)
-    fit(model, vqa.loss, batches(train, recipe.batch), None, settings, measure)
+    fit(model, vqa.loss, batches(train, recipe.batch), None, settings)
     found = {}
     for split, name in TESTS.items():
-        found[name] = right(model, rows[split]).float().mean().item()
+        there = right(model, rows[split])
+        found[name] = there.float().mean().item()
         found[f"{name}, blind"] = blind(asked["train"], asked[split])
         kinds = [q["kind"] for row in asked[split] for q in row]
-        by_kind = accuracy_by(right(model, rows[split]), kinds)
+        by_kind = accuracy_by(there, kinds)
         found |= {f"{name}, {kind}": share for kind, share in by_kind.items()}
     _leave(model.cpu(), tokenizer, answers, recipe, found, folder)
     return found
-
-
-def _accuracies(model: VQA, rows: dict) -> dict[str, float]:
-    return {split: right(model, rows[split]).float().mean().item() for split in TESTS}
 
 
 def _leave(model, tokenizer, answers, recipe, found, folder: Path) -> None:

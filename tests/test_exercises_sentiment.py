@@ -1,7 +1,7 @@
 """Right answers of several styles pass; wrong ones are refused, many by name."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import combinations, permutations
 
@@ -99,7 +99,7 @@ def shares_as_in_the_solution(value):
 
 def shares_by_weights(value):
     players = max(value, key=len)
-    m, shares = len(players), {}
+    m, shares = len(players), defaultdict(float)
     for who in players:
         shares[who] = sum(
             (v - value[s - {who}]) / (m * math.comb(m - 1, len(s) - 1))

@@ -157,6 +157,21 @@ def test_the_length_penalty_prefers_longer_ends():
     assert ends(1.0) == [0, 0, 0, 2]  # ln 0.4 = -0.92 < ln 0.3825 / 3 = -0.32
 
 
+@pytest.mark.parametrize("how", [{}, {"beams": 2}])
+def test_what_a_mask_hides_of_a_context_is_not_read(how):
+    made = model(cross=True)
+    prompt, context = torch.tensor([[1], [1]]), torch.randn(2, 4, 16) * 2
+    mask = torch.arange(4) < torch.tensor([[4], [2]])
+    told = generate(made, prompt, 8, context=context, context_mask=mask, **how)
+    other = context.clone()
+    other[1, 2:] = 9.0
+    same = generate(made, prompt, 8, context=other, context_mask=mask, **how)
+    assert torch.equal(told, same)
+    open_ = torch.ones_like(mask)  # without the hiding it would be another text
+    seen = generate(made, prompt, 8, context=other, context_mask=open_, **how)
+    assert not torch.equal(told[1], seen[1]) and torch.equal(told[0], seen[0])
+
+
 def test_a_context_steers_and_rows_stay_apart():
     made = model(cross=True)
     prompt, context = torch.tensor([[1], [1]]), torch.randn(2, 3, 16) * 2

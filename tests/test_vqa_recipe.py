@@ -49,6 +49,22 @@ def test_it_learns_and_a_second_call_finds_all_done(trained):
     assert (folder / "model.safetensors").read_bytes() == before
 
 
+def test_training_has_the_habit_added_and_tests_have_not(tmp_path, monkeypatch):
+    seen = {}
+
+    def fit(model, loss, loader, *rest):
+        seen["train"] = set(next(iter(loader)))
+
+    def predict(model, rows):
+        seen["test"] = set(rows)
+        return torch.zeros_like(rows["label"])
+
+    monkeypatch.setattr(vqa_recipe, "fit", fit)
+    monkeypatch.setattr(vqa, "predict", predict)
+    train_vqa(SMALL, tmp_path / "out")
+    assert seen["train"] - seen["test"] == {"habit"}
+
+
 def test_blind_counts_what_a_question_is_mostly_answered():
     def row(*pairs):
         return [{"question": q, "answer": a} for q, a in pairs]

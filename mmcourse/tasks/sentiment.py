@@ -197,7 +197,7 @@ class Sentiment(nn.Module):
                 f"each row and each of {self.modalities} is needed"
             )
         here = x.new_tensor([m in given for m in self.modalities], dtype=torch.bool)
-        here = here & batch.get("present", here.expand(len(x), -1))
+        here = here.expand(len(x), -1) if real is None else here & real
         if not here.any(dim=1).all():
             row = int((~here.any(dim=1)).nonzero()[0])
             raise ValueError(f"row {row} has none of {self.modalities}: leave it out")
