@@ -196,9 +196,9 @@ class EfficientNet(nn.Module):
 
     def embed(self, images: Sequence[Image.Image], batch: int = 32) -> Tensor:
         """Encode PIL pictures: (n, 1792), from the cache where seen before."""
-        arrays = [np.asarray(_picture(i, p, self.size)) for i, p in enumerate(images)]
+        arrays = [np.asarray(picture(i, p, self.size)) for i, p in enumerate(images)]
         raw = [a.tobytes() for a in arrays]
-        return _cached(self, f"-{self.size}", raw, arrays, batch)
+        return cached(self, f"-{self.size}", raw, arrays, batch)
 
     def _batch(self, arrays: list[np.ndarray]) -> Tensor:
         image = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255
@@ -366,7 +366,8 @@ def multilingual_use() -> MultilingualUSE:
         return MultilingualUSE(dict(weights), tokenizer)
 
 
-def _picture(i: int, image: Image.Image, size: int) -> Image.Image:
+def picture(i: int, image: Image.Image, size: int) -> Image.Image:
+    """Return picture number ``i`` in colour, ``size`` pixels square."""
     try:
         image = image.convert("RGB")
     except (OSError, SyntaxError) as error:
@@ -384,12 +385,12 @@ def _embed_texts(encoder: nn.Module, texts: Sequence[str], batch: int) -> Tensor
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # less padding
     ordered = [texts[i] for i in by_length]
     contents = [text.encode() + b"\0" for text in ordered]
-    features = _cached(encoder, "", contents, ordered, batch)
+    features = cached(encoder, "", contents, ordered, batch)
     return features[torch.tensor(by_length).argsort()]
 
 
 @torch.no_grad()  # not inference_mode: a layer can be trained on what comes back
-def _cached(encoder, variant: str, contents: list[bytes], items: list, batch: int):
+def cached(encoder, variant: str, contents: list[bytes], items: list, batch: int):
     """Return features (n, D) from disk; or compute them and write them atomically."""
     if len(items) == 0:
         raise ValueError("nothing to encode: the list is empty")

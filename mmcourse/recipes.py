@@ -54,14 +54,14 @@ class ClipRecipe:
 
     data: str = "openmoji"
     hands: str = "openmoji+twemoji"
-    image: str = "efficientnet-160+efficientnet-224"
+    image: str = "efficientnet-160+efficientnet-224+vit-s14"
     text: str = "minilm+use"
     loss: str = "clip"
     dim: int = 512
     epochs: int = 30
     batch: int = 256
     lr: float = 2e-3
-    size: int = 160
+    size: int = 224
     rows: int = 20_000
     seed: int = 0
 
@@ -125,8 +125,6 @@ def _emoji(recipe: ClipRecipe) -> Pairs:
     tests: Pairs = {"train": train}
     for hand, parts in kept.items():
         tests[hand] = [Pair([r["image"]], [_described(r)]) for r in parts["test"]]
-    looks = zip(tests["openmoji"], tests["twemoji"], strict=True)
-    tests["both"] = [Pair(a.pictures + b.pictures, a.texts) for a, b in looks]
     if recipe.text == "use":
         for language in ("en", "zh"):
             tests[language] = [
@@ -192,6 +190,10 @@ def encoded(recipe: ClipRecipe, folder: Path) -> dict[str, Tensor]:
         ]
         for key in shards[0]:
             tensors[f"{part}.{key}"] = _joined([shard[key] for shard in shards])
+    if "twemoji" in pairs:
+        for key in shards[0]:
+            hands = [tensors[f"{hand}.{key}"] for hand in HANDS]
+            tensors[f"both.{key}"] = torch.cat(hands, dim=1)
     part = path.with_suffix(f".{os.getpid()}.part")
     save_file(tensors, part)
     part.replace(path)

@@ -131,10 +131,18 @@ def test_unseen_emoji_are_in_no_training_text():
     pairs = recipes.pairs_of(ClipRecipe(text="use", size=32))
     names = {p.texts[0] for p in pairs["en"]}
     words = [w for p in pairs["train"] for t in p.texts for w in t.split(": ")[-1:]]
-    assert len(pairs["both"]) >= 250 and len(pairs["both"][0].pictures) == 2
     listed = {w for text in words for w in text.split(", ")}
     assert names.isdisjoint(listed)
     assert len(pairs["zh"]) == len(pairs["en"]) and pairs["zh"][0].texts != ["..."]
+
+
+def test_unseen_things_are_shown_by_each_hand_and_by_both(tmp_path):
+    scratch = ClipRecipe(image="scratch", text="scratch", size=32)
+    tensors = recipes.encoded(scratch, tmp_path)
+    one, other, both = (tensors[f"{k}.image"] for k in ("openmoji", "twemoji", "both"))
+    assert len(both) >= 250 and not torch.equal(one, other)
+    assert torch.equal(both[:, :1], one) and torch.equal(both[:, 1:], other)
+    assert torch.equal(tensors["both.mask"][:, :1], tensors["openmoji.mask"])
 
 
 @pytest.mark.parametrize(
