@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmcourse.fusion.base import Fusion
 
 Logits = dict[str, Float[Tensor, "B C"]]
-Scores = Float[Tensor, "B M C"]
+Scores = list[Float[Tensor, "B C"]]  # in the order of ``modalities``
 Here = Bool[Tensor, "B M"] | None
 
 
@@ -62,22 +62,29 @@ class DecisionFusion(Fusion):
         if set(given.values()) != {self.classes}:
             raise ValueError(f"logits of {given} classes: {self.classes} are needed")
         some = next(iter(features.values()))  # in the place of one that is missing
-        parts = [features.get(name, some) for name in self.modalities]
-        z = torch.stack(parts, dim=1) / self.temperatures[:, None]
-        return z if here is None else z.masked_fill(~here[..., None], 0.0)
+        parts = zip(self.modalities, self.temperatures, strict=True)
+        z = [features.get(name, some) / t for name, t in parts]
+        if here is None:
+            return z
+        return [x.masked_fill(~here[:, i, None], 0.0) for i, x in enumerate(z)]
 
 
 def _mean(
     z: Scores, here: Here, weight: Float[Tensor, " M"] | None = None
 ) -> Float[Tensor, "B C"]:
     """sum_m w_m softmax(z_m); the weights of what is there add up to 1."""
-    p = z.softmax(dim=-1)
+    p = [x.softmax(dim=-1) for x in z]
     if here is None and weight is None:
-        return p.mean(dim=1)
+        return _sum(p) / len(p)
     if here is not None:
-        weight = here.to(p) if weight is None else here * weight
-    weight = (weight / weight.sum(dim=-1, keepdim=True)).expand(z.shape[:2])
-    return (p * weight.to(p)[..., None]).sum(dim=1)
+        weight = here.to(p[0]) if weight is None else here * weight
+    weight = (weight / weight.sum(dim=-1, keepdim=True)).to(p[0])
+    shares = weight.unsqueeze(-1).unbind(dim=-2)  # (1,) or (B, 1) a modality
+    return _sum([share * x for share, x in zip(shares, p, strict=True)])
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return sum(parts[1:], parts[0])  # without adding to zero
 
 
 def _log(p: Tensor) -> Tensor:
@@ -105,9 +112,9 @@ class WeightedAverage(DecisionFusion):
 
     def fit(self, features: Logits, label: Int[Tensor, " B"]) -> None:
         """Set w_m = accuracy_m - 1/C, and at least 0.001, from validation data."""
-        right = self._scores(features, None).argmax(dim=-1) == label[:, None]
-        above_chance = right.float().mean(dim=0) - 1 / self.classes
-        self.weights.copy_(above_chance.clamp(min=1e-3))
+        z = self._scores(features, None)
+        right = torch.stack([(x.argmax(dim=-1) == label).float().mean() for x in z])
+        self.weights.copy_((right - 1 / self.classes).clamp(min=1e-3))
 
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Average by weight over what is there."""
@@ -136,8 +143,8 @@ class Product(DecisionFusion):
 
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Add the logits of what is there, and normalise."""
-        voices = z.shape[1] if here is None else here.sum(dim=1, keepdim=True)
-        return (z.sum(dim=1) - (voices - 1) * self.prior.log()).log_softmax(dim=-1)
+        voices = len(z) if here is None else here.sum(dim=1, keepdim=True)
+        return (_sum(z) - (voices - 1) * self.prior.log()).log_softmax(dim=-1)
 
 
 class Vote(DecisionFusion):
@@ -149,12 +156,12 @@ class Vote(DecisionFusion):
 
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Count the votes of what is there."""
-        chosen = (z == z.amax(dim=-1, keepdim=True)).to(z)
-        share = 1 / chosen.sum(dim=-1)  # of a vote, for each of the best classes
-        share = share if here is None else share * here
-        votes = (chosen * share[..., None]).sum(dim=1) + _mean(z, here)
-        voices = z.shape[1] if here is None else here.sum(dim=1, keepdim=True)
-        return _log(votes / (voices + 1))
+        best = [(x == x.amax(dim=-1, keepdim=True)).to(x) for x in z]
+        votes = [b / b.sum(dim=-1, keepdim=True) for b in best]
+        if here is not None:
+            votes = [v * here[:, i, None] for i, v in enumerate(votes)]
+        voices = len(z) if here is None else here.sum(dim=1, keepdim=True)
+        return _log((_sum(votes) + _mean(z, here)) / (voices + 1))
 
 
 class Stacking(DecisionFusion):
@@ -170,14 +177,14 @@ class Stacking(DecisionFusion):
 
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Weigh every log-probability of every modality."""
-        log_p = z.log_softmax(dim=-1)
-        return self.regression(log_p.flatten(1)).log_softmax(dim=-1)
+        log_p = torch.cat([x.log_softmax(dim=-1) for x in z], dim=-1)
+        return self.regression(log_p).log_softmax(dim=-1)
 
     def fit(
         self, features: Logits, label: Int[Tensor, " B"], decay: float = 1e-3
     ) -> None:
         """Minimise cross entropy + decay |W|^2 by L-BFGS: there is one minimum."""
-        z = self._scores(features, None).detach()
+        z = [x.detach() for x in self._scores(features, None)]
         optimizer = torch.optim.LBFGS(
             self.regression.parameters(), max_iter=200, line_search_fn="strong_wolfe"
         )
