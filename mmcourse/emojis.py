@@ -11,7 +11,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 LANGUAGES = (
     *("en", "zh", "ar", "de", "es", "fa", "fr"),
@@ -106,13 +106,20 @@ def drawing(emoji: str, folder: Path, stem: str) -> Path | None:
     return None
 
 
-def render(path: Path, size: int) -> bytes:
-    """Draw an SVG on a white square and return it as PNG."""
+def render(path: Path, size: int, outline: float | int = 1) -> bytes:
+    """Draw an SVG on a white square and return it as PNG.
+
+    ``outline`` widens or thins the black lines of OpenMoji's drawings; 0 leaves them
+    out. Filled spots, such as eyes, stay.
+    """
     import resvg_py
 
+    if outline < 0:
+        raise ValueError(f"outline={outline}: a line is 0 wide or more")
+    svg = path.read_text(encoding="utf-8")
     png = bytes(
         resvg_py.svg_to_bytes(
-            svg_path=str(path),
+            svg_string=svg if outline == 1 else _outlined(svg, outline),
             width=size,
             height=size,
             background="#ffffff",
@@ -125,3 +132,32 @@ def render(path: Path, size: int) -> bytes:
     square, out = ImageOps.pad(image.convert("RGB"), (size, size), color="white"), None
     square.save(out := io.BytesIO(), format="PNG")
     return out.getvalue()
+
+
+def _outlined(svg: str, width: float | int) -> str:
+    start = svg.find('<g id="line"')
+    lines = svg[start:] if start >= 0 else ""
+    if width == 0:
+        changed = re.sub('stroke="[^"]+"', 'stroke="none"', lines)
+    else:
+        changed = re.sub(
+            r'stroke-width="([\d.]+)"',
+            lambda found: f'stroke-width="{width * float(found[1]):g}"',
+            lines,
+        )
+    return svg[: len(svg) - len(lines)] + changed
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    """Cut a picture to what isn't white, in a square with a little room around it."""
+    image = image.convert("RGB")
+    white = Image.new("RGB", image.size, "white")
+    content = ImageChops.difference(image, white).convert("L").getbbox()
+    if content is None:
+        return image
+    left, top, right, bottom = content
+    side = round(1.06 * max(right - left, bottom - top))
+    square = Image.new("RGB", (side, side), "white")
+    place = ((side - right + left) // 2, (side - bottom + top) // 2)
+    square.paste(image.crop(content), place)
+    return square

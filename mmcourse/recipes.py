@@ -5,6 +5,7 @@ streamed set of the Hub; they are encoded once into ``pairs.safetensors``, and `
 learns from those. A run that was killed goes on from where it was.
 """
 
+import io
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmcourse import datasets
+from mmcourse import assets, datasets, emojis
 from mmcourse.device import pick_device
 from mmcourse.dual_encoder import DualEncoder, DualEncoderConfig
 from mmcourse.encoders import TextEncoderConfig
@@ -49,7 +50,7 @@ class ClipRecipe:
     ``image`` and ``text`` name frozen encoders whose features are projected, or are
     "scratch" for a ViT and a text encoder that learn from pixels and tokens. Of a
     stream the first ``rows`` pairs are taken. ``hands`` are the emoji sets to learn
-    from, joined by a plus.
+    from, joined by a plus; of OpenMoji alone, restyled copies are learnt as well.
     """
 
     data: str = "openmoji"
@@ -121,7 +122,10 @@ def _emoji(recipe: ClipRecipe) -> Pairs:
         for rows in zip(*(kept[hand][split] for hand in hands), strict=True):
             texts = [_described(rows[0], secret), _described(rows[0], secret, draw)]
             texts += [_described(rows[0], secret, draw), rows[0]["name"]]
-            train.append(Pair([row["image"] for row in rows], texts))
+            looks = [row["image"] for row in rows]
+            if recipe.hands == "openmoji":
+                looks += _restyled(rows[0]["emoji"], recipe.size)
+            train.append(Pair(looks, texts))
     tests: Pairs = {"train": train}
     for hand, parts in kept.items():
         tests[hand] = [Pair([r["image"]], [_described(r)]) for r in parts["test"]]
@@ -131,6 +135,17 @@ def _emoji(recipe: ClipRecipe) -> Pairs:
                 Pair([r["image"]], [r["names"][language]]) for r in unseen
             ]
     return tests
+
+
+def _restyled(emoji: str, size: int) -> list[Image.Image]:
+    """Draw OpenMoji's picture as others might: it fills the square, its outline goes.
+
+    What was learnt from one hand alone finds more things of another one so.
+    """
+    path = emojis.drawing(emoji, assets.path("openmoji"), "{:04X}")
+    drawn = [emojis.render(path, 3 * size // 2, width) for width in (1, 0.35, 0)]
+    looks = [emojis.cropped(Image.open(io.BytesIO(png))) for png in drawn]
+    return [look.resize((size, size), Image.Resampling.BICUBIC) for look in looks]
 
 
 def _things(part):

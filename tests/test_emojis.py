@@ -150,3 +150,47 @@ def test_both_hands_draw_nearly_every_emoji():
         folder = assets.path(asset)
         drawn = [emojis.drawing(e, folder, stem) for e in emojis.table()]
         assert sum(path is not None for path in drawn) > 3900
+
+
+OUTLINED = (
+    '<svg viewBox="0 0 100 100" xmlns="http://www.w3.org/2000/svg">'
+    '<g id="color"><path d="M0 20h100" stroke="#000" stroke-width="10"/></g>'
+    '<g id="line"><path d="M0 60h100" stroke="#000" stroke-width="20"/>'
+    '<rect x="0" y="90" width="100" height="10" fill="#000"/></g></svg>'
+)
+
+
+@pytest.mark.parametrize(("outline", "rows"), [(1, 40), (0.5, 30), (2, 60), (0, 20)])
+def test_an_outline_is_widened_or_left_out_and_nothing_else(tmp_path, outline, rows):
+    path = tmp_path / "a.svg"
+    path.write_text(OUTLINED, encoding="utf-8")
+    drawn = Image.open(io.BytesIO(emojis.render(path, 100, outline))).convert("L")
+    assert (np.asarray(drawn) < 128).sum() == 100 * rows
+
+
+def test_openmojis_fox_loses_its_outline_and_keeps_its_eyes():
+    path = emojis.drawing("🦊", assets.path("openmoji"), "{:04X}")
+    black = [
+        (np.asarray(Image.open(io.BytesIO(emojis.render(path, 144, w)))) < 40).sum()
+        for w in (1, 0.35, 0)
+    ]
+    assert black[0] > black[1] > black[2] > 0
+
+
+def test_drawings_without_a_group_of_lines_stay_and_negative_widths_are_refused():
+    path = emojis.drawing("🦊", assets.path("twemoji"), "{:x}")
+    assert emojis.render(path, 64, 0) == emojis.render(path, 64)
+    with pytest.raises(ValueError, match="outline=-1"):
+        emojis.render(path, 64, -1)
+
+
+def test_a_picture_is_cut_to_what_is_not_white():
+    image = Image.new("RGBA", (100, 80), "white")
+    image.paste("black", (60, 10, 80, 40))
+    cut = np.asarray(emojis.cropped(image))
+    assert cut.shape == (32, 32, 3) and (cut == 0).sum() == 20 * 30 * 3
+    assert (cut[1:31, 6:26] == 0).all()
+
+
+def test_a_white_picture_stays_as_it_is():
+    assert emojis.cropped(Image.new("RGB", (9, 7), "white")).size == (9, 7)

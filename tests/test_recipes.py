@@ -136,6 +136,15 @@ def test_unseen_emoji_are_in_no_training_text():
     assert len(pairs["zh"]) == len(pairs["en"]) and pairs["zh"][0].texts != ["..."]
 
 
+def test_one_hand_alone_is_learnt_in_four_styles():
+    pairs = recipes.pairs_of(ClipRecipe(hands="openmoji", size=32))
+    whole, *others = pairs["train"][0].pictures
+    assert len(others) == 3 and {p.size for p in others} == {(32, 32)}
+    pixels = [p.convert("RGB").tobytes() for p in (whole, *others)]
+    assert len(set(pixels)) == 4
+    assert all(len(p.pictures) == 1 for p in pairs["openmoji"] + pairs["twemoji"])
+
+
 def test_unseen_things_are_shown_by_each_hand_and_by_both(tmp_path):
     scratch = ClipRecipe(image="scratch", text="scratch", size=32)
     tensors = recipes.encoded(scratch, tmp_path)
