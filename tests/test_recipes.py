@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -142,6 +142,9 @@ def test_one_hand_alone_is_learnt_in_four_styles():
     assert len(others) == 3 and {p.size for p in others} == {(32, 32)}
     pixels = [p.convert("RGB").tobytes() for p in (whole, *others)]
     assert len(set(pixels)) == 4
+    boxes = [ImageOps.invert(p.convert("L")).getbbox() for p in (whole, others[0])]
+    before, after = (max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
+    assert before < 30 <= after  # cut to its content
     assert all(len(p.pictures) == 1 for p in pairs["openmoji"] + pairs["twemoji"])
 
 
