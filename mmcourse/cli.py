@@ -227,7 +227,7 @@ def train_clip(
     """Train a CLIP-like pair of encoders; run again what was killed, it goes on."""
     from mmcourse import assets, recipes
 
-    towers = {"image": "scratch", "text": "scratch", "size": 64, "lr": 1e-3}
+    towers = {"image": "scratch", "text": "scratch", "size": 64}
     towers = towers if scratch else {"text": text}
     numbers = {"epochs": epochs, "batch": batch, "rows": rows, "seed": seed}
     recipe = recipes.ClipRecipe(data=data, hands=hands, **numbers, **towers)

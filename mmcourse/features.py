@@ -5,12 +5,14 @@ computed once and a small projection learns from them: a locked tower, Zhai et a
 2022, arXiv 2111.07991. Taught in 07_contrastive_learning.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
@@ -30,8 +32,8 @@ class FrozenViT(nn.Module):
 
     def __init__(self, model: ViT):
         super().__init__()
-        model.encoder.blocks = model.encoder.blocks[: self.layers]
-        self.model = model.eval().requires_grad_(False)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model.encoder.blocks = self.model.encoder.blocks[: self.layers]
 
     def embed(self, images: Sequence[Image.Image], batch: int = 32) -> Tensor:
         """Encode PIL pictures: (n, 768), from the cache where seen before."""
@@ -44,6 +46,36 @@ class FrozenViT(nn.Module):
         tokens, _ = self.model(normalize(image, *IMAGENET))
         patches = tokens[:, self.model.config.prefix :]
         return torch.cat([tokens[:, 0], patches.mean(dim=1)], dim=-1)
+
+
+class Words(nn.Module):
+    """What EfficientNet takes a picture for, in the words of a sentence encoder.
+
+    The embeddings of ImageNet's 1,000 class names, each as much as its class is
+    probable: a point in the space of texts. ConSE, Norouzi et al., 2013, arXiv
+    1312.5650; here of all classes, at a temperature of 2.
+    """
+
+    def __init__(self, text: nn.Module):
+        super().__init__()
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        names = [info.index_to_description(i) for i in range(info.num_classes())]
+        self.image = encoders.efficientnet(224)
+        self.names = text.embed(names)
+
+    def embed(self, images: Sequence[Image.Image]) -> Tensor:
+        """Say what PIL pictures look like: (n, D) of the texts' width, length 1."""
+        classify = self.image.model.classifier
+        logits = classify(self.image.embed(images)[:, -classify.in_features :])
+        return F.normalize((logits / 2).softmax(dim=-1) @ self.names, dim=-1)
+
+
+@cache
+def words(text: str) -> Words:
+    """Load what describes pictures in the words of "minilm" or "use"."""
+    return Words(FROZEN[text][0]())
 
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation of colours
@@ -63,6 +95,8 @@ FROZEN: dict[str, tuple[Callable[[], nn.Module], int]] = {
 for _size in (128, 160, 224):  # pixels: what is small is seen better in a large picture
     _load = partial(encoders.efficientnet, _size)
     FROZEN[f"efficientnet-{_size}"] = (_load, encoders.EfficientNet.width)
+for _name in ("minilm", "use"):
+    FROZEN[f"words-{_name}"] = (partial(words, _name), FROZEN[_name][1])
 
 
 @dataclass(frozen=True)

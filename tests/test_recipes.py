@@ -9,13 +9,15 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from mmcourse import recipes
 from mmcourse.device import DeviceError
-from mmcourse.dual_encoder import DualEncoder
+from mmcourse.dual_encoder import DualEncoder, DualEncoderConfig
+from mmcourse.features import FeaturesConfig
 from mmcourse.recipes import ClipRecipe, Pair, RecipeError, train_clip
 
 pytestmark = [
@@ -136,16 +138,38 @@ def test_unseen_emoji_are_in_no_training_text():
     assert len(pairs["zh"]) == len(pairs["en"]) and pairs["zh"][0].texts != ["..."]
 
 
-def test_one_hand_alone_is_learnt_in_four_styles():
-    pairs = recipes.pairs_of(ClipRecipe(hands="openmoji", size=32))
-    whole, *others = pairs["train"][0].pictures
-    assert len(others) == 3 and {p.size for p in others} == {(32, 32)}
-    pixels = [p.convert("RGB").tobytes() for p in (whole, *others)]
-    assert len(set(pixels)) == 4
-    boxes = [ImageOps.invert(p.convert("L")).getbbox() for p in (whole, others[0])]
-    before, after = (max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
-    assert before < 30 <= after  # cut to its content
-    assert all(len(p.pictures) == 1 for p in pairs["openmoji"] + pairs["twemoji"])
+def test_one_hand_alone_is_cut_to_its_content_and_restyled():
+    one = ClipRecipe(hands="openmoji", size=32)
+    pairs = recipes.pairs_of(one)
+    looks = pairs["train"][0].pictures
+    assert len(looks) == 3 and {p.size for p in looks} == {(32, 32)}
+    assert len({p.convert("RGB").tobytes() for p in looks}) == 3
+    unseen = [row.pictures[0] for hand in recipes.HANDS for row in pairs[hand]]
+    for picture in [*looks, *unseen[::20]]:
+        x0, y0, x1, y1 = ImageOps.invert(picture.convert("L")).getbbox()
+        assert max(x1 - x0, y1 - y0) >= 28
+    assert one.strange == {"twemoji"} and ClipRecipe().strange == set()
+    assert "how twemoji draws" in recipes.card(one, {})
+    assert "draws. Such" not in recipes.card(ClipRecipe(), {})
+    assert ClipRecipe("a folder", hands="openmoji").strange == set()
+
+
+def test_a_strange_hand_is_standardised_by_its_own_mean_and_deviation():
+    torch.manual_seed(0)
+    towers = {"image": FeaturesConfig("vit-s14"), "text": FeaturesConfig("use")}
+    model = DualEncoder.made(DualEncoderConfig(16, **towers))
+    seen = {
+        "train.image": torch.randn(30, 1, 768),
+        "train.tokens": torch.randn(30, 1, 512),
+    }
+    tensors = seen | {k.replace("train", "other"): v for k, v in seen.items()}
+    drawn_alike = recipes.recalls(model, tensors, strange={"other"})
+    gain, shift = 5 * torch.rand(2, 768)
+    tensors["other.image"] = gain * tensors["other.image"] + shift
+    again = recipes.recalls(model, tensors, strange={"other"})
+    assert again == pytest.approx(drawn_alike, abs=1 / 30)
+    assert recipes.recalls(model, tensors) != pytest.approx(drawn_alike, abs=1 / 30)
+    assert model.image.mean.abs().max() == 0  # the model itself stays as it was
 
 
 def test_unseen_things_are_shown_by_each_hand_and_by_both(tmp_path):
@@ -157,6 +181,21 @@ def test_unseen_things_are_shown_by_each_hand_and_by_both(tmp_path):
     assert torch.equal(tensors["both.mask"][:, :1], tensors["openmoji.mask"])
 
 
+def test_before_training_a_picture_is_what_the_words_for_it_are(tmp_path):
+    frozen = ClipRecipe(image="efficientnet-128", text="use")
+    image, tokens = torch.randn(9, 2, 1792 + 512), torch.randn(9, 3, 512)
+    tensors = {"train.image": image, "train.tokens": tokens}
+    model = recipes.made(frozen, tensors, tmp_path).eval()
+    words, texts = image[..., 1792:].flatten(0, 1), tokens.flatten(0, 1)
+    word = (image[:, 0, 1792:] - words.mean(dim=0)) / words.std(dim=0)
+    text = (tokens[:, 1] - texts.mean(dim=0)) / texts.std(dim=0)
+    for found, expected in (
+        (model.encode_image(image[:, 0]), word),
+        (model.encode_text(tokens[:, 1]), text),
+    ):
+        torch.testing.assert_close(found, F.normalize(expected, dim=1))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -165,6 +204,7 @@ def test_unseen_things_are_shown_by_each_hand_and_by_both(tmp_path):
         ({"rows": 3}, "rows=3"),
         ({"epochs": 0}, "epochs=0"),
         ({"text": "bert"}, "no frozen encoder"),
+        ({"text": "vit-s14"}, "words-vit-s14"),
         ({"loss": "mse"}, "loss='mse'"),
     ],
 )

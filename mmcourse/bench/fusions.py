@@ -181,7 +181,7 @@ def fusion(device: torch.device) -> Iterator[Race]:
     names, rows, dim, tokens = ("a", "b", "c"), 256, 256, 8
     for kind in fu.FEATURE_LEVEL + fu.DECISION_LEVEL + fu.HYBRID_LEVEL:
         ours = kind(names, dim).to(device).eval()
-        size, rounds = ((rows, tokens, dim), 5) if kind.tokens else ((rows, dim), 25)
+        size, rounds = ((rows, tokens, dim), 15) if kind.tokens else ((rows, dim), 25)
         naive = plainly(ours) if kind.tokens else partial(FORMULAS[kind], ours)
         x = [torch.randn(size, device=device, requires_grad=True) for _ in names]
         racers = {
