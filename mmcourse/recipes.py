@@ -137,6 +137,9 @@ def _emoji(recipe: ClipRecipe) -> Pairs:
         for rows in zip(*(kept[hand][split] for hand in hands), strict=True):
             texts = [_described(rows[0], secret), _described(rows[0], secret, draw)]
             texts += [_described(rows[0], secret, draw), rows[0]["name"]]
+            if recipe.text == "use":  # of many languages; Chinese is left for a test
+                names = rows[0]["names"] | {"en": None, "zh": None}
+                texts.append(draw.choice([n for n in names.values() if n]))
             looks = [_shown(recipe, row["image"]) for row in rows]
             if recipe.hands == "openmoji":
                 looks += _restyled(recipe, rows[0]["emoji"])

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from mmcourse import recipes
+from mmcourse import emojis, recipes
 from mmcourse.device import DeviceError
 from mmcourse.dual_encoder import DualEncoder, DualEncoderConfig
 from mmcourse.features import FeaturesConfig
@@ -135,7 +135,16 @@ def test_unseen_emoji_are_in_no_training_text():
     words = [w for p in pairs["train"] for t in p.texts for w in t.split(": ")[-1:]]
     listed = {w for text in words for w in text.split(", ")}
     assert names.isdisjoint(listed)
-    assert len(pairs["zh"]) == len(pairs["en"]) and pairs["zh"][0].texts != ["..."]
+    assert len(pairs["zh"]) == len(pairs["en"])
+
+
+def test_many_languages_are_learnt_but_chinese_is_a_test():
+    pairs = recipes.pairs_of(ClipRecipe(text="use", size=32))
+    named = [emojis.table()[symbol]["names"] for symbol in emojis.table()]
+    languages = {row[k]: k for row in named for k in emojis.LANGUAGES}
+    learnt = [languages.get(pair.texts[-1]) for pair in pairs["train"]]
+    assert set(learnt) >= set(emojis.LANGUAGES) - {"en", "zh"}
+    assert "zh" not in learnt and languages[pairs["zh"][0].texts[0]] == "zh"
 
 
 def test_one_hand_alone_is_cut_to_its_content_and_restyled():
