@@ -128,9 +128,10 @@ def product(m: fu.Product, x: Vectors) -> Tensor:
 
 
 def vote(m: fu.Vote, x: Vectors) -> Tensor:
-    """log (votes + mean p) / (M + 1)."""
+    """log (votes + mean p) / (M + 1), a tied vote split."""
     p = _p(m, x)
-    votes = F.one_hot(p.argmax(-1), m.classes).sum(0) + p.mean(0)
+    best = (p == p.amax(-1, keepdim=True)).float()
+    votes = (best / best.sum(-1, keepdim=True)).sum(0) + p.mean(0)
     return (votes / votes.sum(-1, keepdim=True)).log()
 
 

@@ -117,6 +117,14 @@ class VectorFusion(Fusion):
         ]
 
 
+def weighted(weights: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """w_1 x_1 + ... + w_M x_M; each product is added as it is formed."""
+    total = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        total = torch.addcmul(total, weight, part)
+    return total
+
+
 class Cost(NamedTuple):
     """What a fusion costs: trained numbers, and FLOPs of its products for one item."""
 

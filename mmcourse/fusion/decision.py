@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmcourse.fusion.base import Fusion
+from mmcourse.fusion.base import Fusion, weighted
 
 Logits = dict[str, Float[Tensor, "B C"]]
 Scores = list[Float[Tensor, "B C"]]  # in the order of ``modalities``
@@ -80,7 +80,7 @@ def _mean(
         weight = here.to(p[0]) if weight is None else here * weight
     weight = (weight / weight.sum(dim=-1, keepdim=True)).to(p[0])
     shares = weight.unsqueeze(-1).unbind(dim=-2)  # (1,) or (B, 1) a modality
-    return _sum([share * x for share, x in zip(shares, p, strict=True)])
+    return weighted(shares, p)
 
 
 def _sum(parts: list[Tensor]) -> Tensor:
@@ -156,12 +156,13 @@ class Vote(DecisionFusion):
 
     def fuse(self, z: Scores, here: Here) -> Float[Tensor, "B C"]:
         """Count the votes of what is there."""
-        best = [(x == x.amax(dim=-1, keepdim=True)).to(x) for x in z]
-        votes = [b / b.sum(dim=-1, keepdim=True) for b in best]
-        if here is not None:
-            votes = [v * here[:, i, None] for i, v in enumerate(votes)]
+        total = _mean(z, here)
+        for i, x in enumerate(z):
+            best = (x == x.amax(dim=-1, keepdim=True)).to(x)
+            vote = best.div_(best.sum(dim=-1, keepdim=True))
+            total = total + (vote if here is None else vote * here[:, i, None])
         voices = len(z) if here is None else here.sum(dim=1, keepdim=True)
-        return _log((_sum(votes) + _mean(z, here)) / (voices + 1))
+        return _log(total / (voices + 1))
 
 
 class Stacking(DecisionFusion):

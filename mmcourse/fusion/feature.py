@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmcourse.fusion.base import VectorFusion
+from mmcourse.fusion.base import VectorFusion, weighted
 
 Vectors = list[Float[Tensor, "B D"]]
 Here = Bool[Tensor, "B M"] | None
@@ -53,8 +53,8 @@ class WeightedSum(VectorFusion):
         if here is not None:
             scores = scores.masked_fill(~here, -torch.inf)
         weights = scores.softmax(dim=-1).unsqueeze(-1).unbind(dim=-2)
-        parts = zip(weights, self.project, x, strict=True)
-        return sum(w * project(part) for w, project, part in parts)
+        projects = zip(self.project, x, strict=True)
+        return weighted(weights, [project(part) for project, part in projects])
 
 
 class Gated(VectorFusion):
@@ -259,9 +259,9 @@ class TensorFusion(VectorFusion):
             if here is not None:  # the projection's bias is no news of what is missing
                 narrow = narrow * here[:, i, None]
             parts.append(F.pad(narrow, (1, 0), value=1.0))
-        outer = parts[0]
-        for part in parts[1:]:
-            outer = rearrange(outer[:, :, None] * part[:, None], "b i j -> b (i j)")
+        *earlier, outer = parts
+        for part in reversed(earlier):  # long rows multiply faster than short ones
+            outer = rearrange(part[:, :, None] * outer[:, None], "b i j -> b (i j)")
         return self.out(outer)
 
 
