@@ -182,14 +182,15 @@ class MultiHeadAttention(nn.Module):
     def _project(self, x: Tensor, context: Tensor | None, cache: KVCache | None):
         """Return queries (B, H, N, D), and keys and values (B, kv_heads, K, D)."""
         if context is None:
-            parts = self._heads(self.qkv(x))
-            q, k, v = parts.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+            kv_dim = self.kv_heads * self.head_dim
+            parts = self.qkv(x).split([self.dim, kv_dim, kv_dim], dim=-1)
+            q, k, v = (self._heads(part) for part in parts)
         else:
             q = self._heads(self._linear(x, slice(0, self.dim)))
             if cache is not None and cache.used > 0:
                 return self.q_norm(q), *cache.read()
-            both = self._heads(self._linear(context, slice(self.dim, None)))
-            k, v = both.chunk(2, dim=1)
+            both = self._linear(context, slice(self.dim, None))
+            k, v = (self._heads(part) for part in both.chunk(2, dim=-1))
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None and context is None:
             start = 0 if cache is None else cache.used
