@@ -162,7 +162,7 @@ class QFormer(TokenFusion):
 
 
 class _QFormerBlock(nn.Module):
-    """``last``: only the queries go on, so that the others need no MLP any more."""
+    """``last``: only the queries go on, so that nothing is computed for the others."""
 
     def __init__(self, dim: int, heads: int, *, cross: bool, last: bool):
         super().__init__()
@@ -181,9 +181,15 @@ class _QFormerBlock(nn.Module):
         context: Float[Tensor, "B K D"],
         context_mask: Bool[Tensor, "B K"] | None,
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B L D"]]:
-        x = torch.cat([q, text], dim=1)
-        x = x + self.attention(self.norm(x), None, mask)
-        q, text = x.split([q.shape[1], text.shape[1]], dim=1)
+        n, x = q.shape[1], torch.cat([q, text], dim=1)
+        seen = self.norm(x)
+        if self.norm_text is None:
+            q = q + self.attention(
+                seen[:, :n], seen, None if mask is None else mask[:, :n]
+            )
+        else:
+            x = x + self.attention(seen, None, mask)
+            q, text = x.split([n, text.shape[1]], dim=1)
         if self.cross is not None:
             q = q + self.cross(self.norm_cross(q), context, context_mask)
         q = q + self.mlp_query(self.norm_query(q))
