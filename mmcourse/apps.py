@@ -67,15 +67,16 @@ def trained() -> DualEncoder:
 def emoji_finder(k: int = 16) -> Callable[[str], list[Hit]]:
     """Return what finds ``k`` of OpenMoji's things by words."""
     model = trained()
-    rows = [r for part in datasets.openmoji().values() for r in part if r["base"]]
-    eye, reader = encoders.efficientnet(128), encoders.multilingual_use()
-    seen = model.encode_image(eye.embed([row["image"] for row in rows]))
+    parts = datasets.openmoji(224).values()  # the size it learnt from
+    rows = [row for part in parts for row in part if row["base"]]
+    reader = encoders.multilingual_use()
+    seen = model.encode_image(model.image.embed([row["image"] for row in rows]))
     index = Index(seen.shape[1])
     index.add(seen, torch.arange(len(rows)))
 
     def find(query: str) -> list[Hit]:
         reader.require_known(query)
-        found = index.search(model.encode_text(reader.embed([query])), k)
+        found = index.search(model.encode_text(model.text.embed([query])), k)
         return [Hit(rows[i]["image"], rows[i]["name"]) for i in found.ids[0].tolist()]
 
     return find
