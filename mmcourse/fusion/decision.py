@@ -158,11 +158,12 @@ class Vote(DecisionFusion):
         """Count the votes of what is there."""
         total = _mean(z, here)
         for i, x in enumerate(z):
-            best = (x == x.amax(dim=-1, keepdim=True)).to(x)
-            vote = best.div_(best.sum(dim=-1, keepdim=True))
-            total = total + (vote if here is None else vote * here[:, i, None])
+            x = x.detach()  # a vote has no slope
+            best = torch.eq(x, x.amax(dim=-1, keepdim=True), out=torch.empty_like(x))
+            count = best.sum(dim=-1, keepdim=True)
+            total.addcdiv_(best if here is None else best * here[:, i, None], count)
         voices = len(z) if here is None else here.sum(dim=1, keepdim=True)
-        return _log(total / (voices + 1))
+        return _log(total.div_(voices + 1))
 
 
 class Stacking(DecisionFusion):
