@@ -91,6 +91,12 @@ def _features() -> hf.Features:
     )
 
 
+def things(part: Dataset) -> Dataset:
+    """Keep one row of each concept of an emoji set, without the flags of countries."""
+    kept = np.array(part["base"]) & ~np.array(part["flag"])
+    return part.select(np.flatnonzero(kept))
+
+
 def speak(
     text: str, pitch: float = 1.0, range: float = 1.0, speed: float = 1.0, **voice
 ) -> Tensor:
@@ -536,9 +542,8 @@ def emoji_captions(size: int = 64) -> DatasetDict:
         about = zip(part["name"], part["keywords"], strict=True)
         texts = [[name, *keywords] for name, keywords in about]
         part = part.add_column("captions", texts, feature=hf.List(hf.Value("string")))
-        kept = np.array(part["base"]) & ~np.array(part["flag"])
-        part = part.select_columns(["image", "emoji", "concept", "captions"])
-        parts[split] = part.select(np.flatnonzero(kept))
+        columns = ["image", "emoji", "concept", "captions"]
+        parts[split] = things(part).select_columns(columns)
     return DatasetDict(parts)
 
 

@@ -125,7 +125,7 @@ def _emoji(recipe: ClipRecipe) -> Pairs:
     size = 3 * recipe.size // 2 if recipe.strange else recipe.size
     sets = {name: load(size) for name, load in HANDS.items()}
     kept = {
-        name: {split: _things(part) for split, part in parts.items()}
+        name: {split: datasets.things(part) for split, part in parts.items()}
         for name, parts in sets.items()
     }
     hands = recipe.hands.split("+")
@@ -170,13 +170,6 @@ def _restyled(recipe: ClipRecipe, emoji: str) -> list[Image.Image]:
     path = emojis.drawing(emoji, assets.path("openmoji"), "{:04X}")
     drawn = [emojis.render(path, 3 * recipe.size // 2, width) for width in (0.35, 0)]
     return [_shown(recipe, Image.open(io.BytesIO(png))) for png in drawn]
-
-
-def _things(part):
-    """Keep one row of each concept, without the flags of countries."""
-    return part.filter(
-        lambda base, flag: base and not flag, input_columns=["base", "flag"]
-    )
 
 
 def _described(row: dict, secret: set[str] = frozenset(), draw=None) -> str:

@@ -277,7 +277,7 @@ def _settings(config: TrainConfig, steps: int) -> dict:
 def _save(config, steps, model, optimizer, history, accelerator) -> None:
     if config.folder is None or not accelerator.is_main_process:
         return
-    tensors = {f"model.{k}": v.clone() for k, v in model.state_dict().items()}
+    tensors = {f"model.{k}": v.clone() for k, v in _changing(model).items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v.clone() for k, v in state.items()}
     about = {"settings": _settings(config, steps), "history": asdict(history)}
@@ -289,6 +289,13 @@ def _save(config, steps, model, optimizer, history, accelerator) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _changing(model: nn.Module) -> dict[str, Tensor]:
+    """Return weights and buffers, without what is frozen: whoever calls has that."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, p in parameters if not p.requires_grad}
+    return {k: v for k, v in model.state_dict().items() if k not in frozen}
 
 
 def _resume(config, steps, model, optimizer) -> History:
@@ -306,7 +313,7 @@ def _resume(config, steps, model, optimizer) -> History:
             "another folder, or remove it to begin again"
         )
     of_model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(of_model)
+    model.load_state_dict(model.state_dict() | of_model)
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):

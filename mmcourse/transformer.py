@@ -339,10 +339,27 @@ class Decoder(nn.Module):
         of the last token alone, N2 = 1; whoever writes needs no others of a prompt.
         """
         x = self.embed(tokens, 0 if cache is None else cache[0][0].used)
+        x = self.read(x, context, context_mask, mask=mask, cache=cache, last=last)
+        return self.head(x)
+
+    def read(
+        self,
+        x: Float[Tensor, "B N D"],
+        context: Float[Tensor, "B K D"] | None = None,
+        context_mask: Bool[Tensor, "B K"] | None = None,
+        *,
+        mask: Bool[Tensor, "B N"] | None = None,
+        cache: list[BlockCache] | None = None,
+        last: bool = False,
+    ) -> Float[Tensor, "B N2 D"]:
+        """Return what ``head`` makes logits of, from tokens that are embedded already.
+
+        They needn't come from the table: a picture's may stand among them.
+        """
         for i, block in enumerate(self.blocks):
             own = None if cache is None else cache[i]
             x = block(x, mask, context, context_mask, causal=True, cache=own)
-        return self.head(self.norm(x[:, -1:] if last else x))
+        return self.norm(x[:, -1:] if last else x)
 
     def new_cache(self, batch: int, length: int, keys: int = 0) -> list[BlockCache]:
         """Lay out caches for ``length`` tokens and ``keys`` tokens of a context."""

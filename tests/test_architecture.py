@@ -26,7 +26,7 @@ RANKS = [
     [
         *("tokenizers", "modalities", "digits", "emojis", "scenes", "speech"),
         "triples",
-        *("attention", "large_batch", "masking"),
+        *("attention", "large_batch", "lora", "masking"),
         "pretrained",
     ],
     ["datasets", "transformer"],

@@ -125,6 +125,23 @@ def test_a_stopped_run_goes_on_with_the_same_losses(tmp_path, stop):
     assert again.loss == whole.loss
 
 
+def test_what_is_frozen_is_not_written_and_a_run_goes_on_all_the_same(tmp_path):
+    def half():
+        model = net()
+        model[0].requires_grad_(False)
+        return model
+
+    config = TrainConfig(epochs=2, folder=tmp_path, save_every=2)
+    whole, model = run(config, half())
+    with safe_open(tmp_path / "last.safetensors", "pt") as stored:
+        kept = {k for k in stored.keys() if k.startswith("model.")}  # noqa: SIM118
+    assert kept == {"model.3.weight", "model.3.bias"}
+    again, resumed = run(config, half())
+    assert again.loss == whole.loss
+    for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 KILLED = """
 import torch, time
 from test_training import *
