@@ -429,7 +429,10 @@ def card(recipe: ClipRecipe, found: dict[str, float | int]) -> str:
     rows = "\n".join(f"| {k} | {v:.3f} |" for k, v in found.items() if " R@" in k)
     emoji = recipe.data == "openmoji"
     licence = "OpenMoji CC BY-SA 4.0, Twemoji CC BY 4.0" if emoji else "see the data"
-    settings = "\n".join(f"    {k}: {v}" for k, v in asdict(recipe).items())
+    given = asdict(recipe)
+    if recipe.image != "scratch":
+        given["dim"] = recipe.frozen["text"].dim  # the space is that of the texts
+    settings = "\n".join(f"    {k}: {v}" for k, v in given.items())
     strange = f"""
 It hasn't learnt how {", ".join(sorted(recipe.strange))} draws. Such pictures are cut to
 their content, and `model.image.measure(model.image.embed(pictures))` comes first.

@@ -160,6 +160,11 @@ def test_one_hand_alone_is_cut_to_its_content_and_restyled():
     assert one.strange == {"twemoji"} and ClipRecipe().strange == set()
     assert "how twemoji draws" in recipes.card(one, {})
     assert "draws. Such" not in recipes.card(ClipRecipe(), {})
+
+
+def test_a_card_says_how_wide_the_space_is():
+    assert "dim: 896\n" in recipes.card(ClipRecipe(), {})  # MiniLM's and USE's texts
+    assert "dim: 16\n" in recipes.card(ClipRecipe(**SCRATCH), {})
     assert ClipRecipe("a folder", hands="openmoji").strange == set()
 
 
