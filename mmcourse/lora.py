@@ -16,8 +16,8 @@ from torch import Tensor, nn
 class LoRALinear(nn.Module):
     """A frozen linear layer and a change of rank r: y = W x + b + scale B A x.
 
-    A is ``down`` (r, In), B is ``up`` (Out, r), and scale = ``alpha`` / r, so that a
-    change is as strong at any rank. In: (..., In), out: (..., Out).
+    A is ``down`` (r, In), B is ``up`` (Out, r), and scale = ``alpha`` / r, so that
+    another rank asks for less tuning. In: (..., In), out: (..., Out).
     """
 
     def __init__(self, linear: nn.Linear, rank: int = 8, alpha: float | int = 16):

@@ -41,8 +41,8 @@ class VLMConfig:
 class Projector(nn.Module):
     """An MLP of two layers from what was seen (B, F) to tokens (B, K, D).
 
-    The tokens are as long as those of the language model's table, ``size`` in each
-    number's root mean square: longer ones would drown the words beside them.
+    The tokens begin as long as those of the language model's table, whose numbers have
+    the root mean square ``size``: what its blocks add weighs as much as on words.
     """
 
     def __init__(self, seen: int, hidden: int, tokens: int, dim: int, size: float):
@@ -70,9 +70,11 @@ class VLM(nn.Module):
 
     def __init__(self, config: VLMConfig, decoder: Decoder):
         super().__init__()
-        if decoder.config.positions == "learned":
+        positions = decoder.config.positions
+        if positions != "rotary":
             raise ValueError(
-                "positions are added to words alone: take a rotary decoder"
+                f"positions={positions!r} are added to words alone: take a rotary "
+                "decoder, which turns pictures by their place, too"
             )
         self.config = config
         self.eye = Features(FeaturesConfig(config.frozen, config.dropout))
@@ -117,10 +119,9 @@ class VLM(nn.Module):
         ``context`` is a picture's tokens. With a ``cache`` they are read with the
         prompt, in the first call; what follows are words.
         """
-        if cache is not None and cache[0][0].used > 0:
-            context = None
-        x = self.decoder.read(self.embed(tokens, context), cache=cache, last=last)
-        return self.decoder.head(x)
+        begun = cache is not None and cache[0][0].used > 0
+        x = self.decoder.embed(tokens) if begun else self.embed(tokens, context)
+        return self.decoder.head(self.decoder.read(x, cache=cache, last=last))
 
     def new_cache(self, batch: int, length: int, keys: int = 0) -> list[BlockCache]:
         """Lay out a cache for ``length`` tokens, a picture's ``keys`` among them."""

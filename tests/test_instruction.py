@@ -128,3 +128,10 @@ def test_polled_where_nobody_says_yes_or_nothing_is_there():
     assert instruction.polled(["yes"], [False])["recall"] == 0
     with pytest.raises(ValueError, match="no answers"):
         instruction.polled([], [])
+
+
+def test_a_batch_without_answers_is_refused(tokenizer, model):
+    rows = instruction.conversations(tokenizer, model, ["What?"], ["a cat"])
+    rows["label"] = torch.full_like(rows["label"], IGNORE)
+    with pytest.raises(ValueError, match="no token of an answer"):
+        instruction.loss(model, {"image": seen(1)} | rows)

@@ -105,6 +105,16 @@ def test_generate_writes_with_it(beams):
         assert torch.equal(told, own)
 
 
+def test_a_model_that_writes_the_pictures_token_itself_goes_on():
+    vlm = model()
+    with torch.no_grad():  # whatever it reads, the likeliest next token is P
+        vlm.decoder.norm.weight.zero_()
+        vlm.decoder.norm.bias.fill_(1.0)
+        vlm.decoder.embed.token.weight[P] = 1.0
+    told = generate(vlm, torch.tensor([[1, P, P, 9]]), 3, context=vlm.see(seen(1)))
+    assert told[0, 4:].tolist() == [P, P, P]
+
+
 def test_what_comes_before_a_picture_doesnt_see_it_and_what_comes_after_does():
     vlm, tokens = model(), torch.tensor([[1, 2, P, P, 9]]).expand(3, -1)
     out = vlm(tokens, vlm.see(seen()))
@@ -147,8 +157,9 @@ def test_places_without_a_picture_are_refused():
 
 
 def test_models_of_no_sense_are_refused():
-    with pytest.raises(ValueError, match="rotary"):
-        model(positions="learned", gated=False)
+    for positions in ("learned", "sinusoidal"):  # a picture would have no place
+        with pytest.raises(ValueError, match=f"positions={positions!r}.*rotary"):
+            model(positions=positions)
     with pytest.raises(ValueError, match="tokens=0"):
         VLMConfig(tokens=0)
     with pytest.raises(ValueError, match="no frozen encoder"):

@@ -60,10 +60,13 @@ def conversations(
 
 def loss(model: VLM, batch: Batch) -> Float[Tensor, ""]:
     """Name each token of the answers from the picture and all that stands before."""
-    model = getattr(model, "module", model)
     x = model.embed(batch["tokens"], model.see(batch["image"]))
     label = batch["label"][:, 1:]
     learnt = label != IGNORE
+    if not bool(learnt.any()):
+        raise ValueError(
+            "no token of an answer is in the batch: labels are all ignored"
+        )
     read = model.decoder.read(x)[:, :-1][learnt]  # a vocabulary of logits only there
     return F.cross_entropy(model.decoder.head(read), label[learnt])
 
@@ -122,8 +125,9 @@ def _alike(asked: list[list[int]], batch: int):
 def polled(said: Sequence[str], there: Sequence[bool]) -> dict[str, float]:
     """Score answers to "is there a ...?": accuracy, precision, recall, F1, yes.
 
-    As POPE counts: a first sentence with the word no or not is a no, all else a yes. A
-    model that always says yes has recall 1 and a share of yes of 1: it hallucinates.
+    "yes" is the share of answers that say so. As POPE counts: a first sentence with the
+    word no or not is a no, all else a yes. A model that always says yes has recall 1
+    and a share of yes of 1: it hallucinates.
     """
     yes = [not _denies(text) for text in said]
     pairs = list(zip(yes, there, strict=True))
