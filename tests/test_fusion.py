@@ -280,6 +280,19 @@ def test_a_tie_goes_to_the_higher_mean():
     assert out.argmax() == 1
 
 
+def test_a_modality_whose_best_classes_tie_splits_its_vote_by_hand():
+    pair = fu.Vote(NAMES[:2], 3)
+    z = {
+        NAMES[0]: torch.tensor([[0.0, 0, -40]]),
+        NAMES[1]: torch.tensor([[-40.0, 0, -40]]),
+    }
+    # Votes (1/2, 1/2, 0) and (0, 1, 0), mean p (1/4, 3/4, 0): together 3.
+    expected = torch.tensor([[0.25, 0.75, 0]])
+    torch.testing.assert_close(pair(z).exp(), expected, rtol=0, atol=1e-6)
+    alone = pair(z, {NAMES[1]: torch.tensor([False])}).exp()
+    torch.testing.assert_close(alone, torch.tensor([[0.5, 0.5, 0]]), rtol=0, atol=1e-6)
+
+
 def test_weighted_average_by_hand():
     module = fu.WeightedAverage(NAMES, 2)
     label = torch.tensor([0, 0, 1, 1])
